@@ -1,0 +1,48 @@
+# `make` lists what there is. Only Python 3.11 or newer and make are needed; the logic is in include/local_stack.
+
+PYTHON ?= python3
+VENV ?= .venv
+STAY ?= 1
+RUN := $(VENV)/bin/python
+export PYTHONPATH := include:plugins
+export PYTHONDONTWRITEBYTECODE :=
+# Ports of the local stack, e.g. `make demo AIRFLOW_PORT=9080`; empty means the default.
+export AIRFLOW_PORT POSTGRES_PORT SANDBOX_PORT LOCAL_POSTGRES
+
+.PHONY: help install demo stop status test test-fast check format lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
+	  printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+install:  ## virtual environment with the locked packages
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is %s. Name one: make PYTHON=python3.12 ..." % sys.version.split()[0])'
+	@PYTHONPATH=include $(PYTHON) -m local_stack.install $(VENV)
+
+demo: install  ## a whole night against the sandbox, then the Airflow UI until Ctrl-C (STAY=0: stop at the end)
+	@$(RUN) -m local_stack demo --stay=$(STAY)
+
+status: install  ## what of the local stack is running
+	@$(RUN) -m local_stack status
+
+stop:  ## stop what `make demo` started
+	@test ! -x $(RUN) || $(RUN) -m local_stack stop
+
+test: install  ## all tests
+	$(RUN) -m pytest
+
+test-fast: install  ## all tests but those that start Airflow servers
+	$(RUN) -m pytest -m "not e2e"
+
+check: install  ## ruff, mypy, sqlfluff
+	@$(RUN) -m local_stack check
+
+format: install  ## let ruff and sqlfluff mend what they can
+	@$(RUN) -m local_stack format
+
+lock: install  ## write the lock files anew from requirements*.txt
+	@$(RUN) -m local_stack lock
+
+clean: stop  ## remove all local state (databases, logs, secrets) and caches; the virtual environment stays
+	rm -rf .local .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

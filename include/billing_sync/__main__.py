@@ -1,0 +1,166 @@
+"""The command line: `python -m billing_sync --help`. Needs BILLING_DB_DSN, the address of the billing database."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from billing_sync.db import Connection, connect
+from billing_sync.errors import BillingSyncError, ConfigurationError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Bill AppXite's verified invoices from ConnectWise PSA.")
+mappings_app = typer.Typer(no_args_is_help=True, help="Organizations, offers and contracts: which becomes which.")
+settings_app = typer.Typer(no_args_is_help=True, help="What an administrator configures.")
+plan_app = typer.Typer(no_args_is_help=True, help="What runs want to write, and approving it.")
+app.add_typer(mappings_app, name="mappings")
+app.add_typer(settings_app, name="settings")
+app.add_typer(plan_app, name="plan")
+console = Console(width=max(120, Console().width))
+
+Person = Annotated[str, typer.Option("--as", help="Who does this; stands in the audit trail.")]
+Kind = Annotated[str, typer.Argument(help="organizations, offers or contracts")]
+
+
+def _dsn() -> str:
+    dsn = os.environ.get("BILLING_DB_DSN")
+    if not dsn:
+        raise ConfigurationError(
+            "BILLING_DB_DSN is not set. It is the address of the billing database, e.g. postgresql://user@host/billing"
+        )
+    return dsn
+
+
+@contextmanager
+def _database() -> Iterator[Connection]:
+    try:
+        with connect(_dsn()) as connection:
+            yield connection
+    except psycopg.errors.UndefinedTable:
+        raise ConfigurationError("The billing database is not migrated: run python -m billing_sync migrate") from None
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the billing database to the newest schema. Safe to run at any time."""
+    from billing_sync.migrate import migrate as apply_migrations
+
+    applied = apply_migrations(_dsn())
+    console.print(f"applied {', '.join(applied)}" if applied else "the billing database is up to date")
+
+
+@app.command()
+def report() -> None:
+    """Where the money is: invoices, lines, held by reason, and the proof. Ends with an error if the proof fails."""
+    from billing_sync.report import print_report
+
+    with _database() as connection:
+        if not print_report(connection, console):
+            raise typer.Exit(1)
+
+
+@mappings_app.command("export")
+def export_mappings(kind: Kind, path: Annotated[Path, typer.Argument(help="CSV file to write")]) -> None:
+    """Write all mappings of a kind, new ones included, to a CSV file."""
+    from billing_sync.mappings import export_mappings as export
+
+    with _database() as connection:
+        frame = export(connection, kind)
+    frame.to_csv(path, index=False)
+    console.print(f"{len(frame)} {kind} written to {path}")
+
+
+@mappings_app.command("import")
+def import_mappings(
+    kind: Kind,
+    path: Annotated[Path, typer.Argument(help="CSV file to read; columns as export writes them")],
+    approve: Annotated[bool, typer.Option("--approve", help="Let the file's column state count; else all stay excluded.")] = False,
+    person: Person = getpass.getuser(),
+) -> None:
+    """Read mappings of a kind from a CSV file, all or nothing."""
+    from billing_sync.mappings import import_mappings as store
+    from billing_sync.mappings import read_mapping_file
+
+    frame = read_mapping_file(path, kind)
+    with _database() as connection:
+        result = store(connection, kind, frame, approve=approve, person=person)
+    console.print(
+        f"{kind}: {result.rows} rows, {result.approved} approved, {result.excluded} excluded by {person}, "
+        f"{result.undecided} left undecided"
+    )
+
+
+@settings_app.command("list")
+def list_settings() -> None:
+    """All settings with their values."""
+    from billing_sync.settings import all_settings
+
+    table = Table("setting", "value", "what it does")
+    with _database() as connection:
+        for key, value, description in all_settings(connection):
+            table.add_row(key, json.dumps(value) if value is not None else "(not set)", description)
+    console.print(table)
+
+
+@settings_app.command("set")
+def set_setting(key: str, value: str, person: Person = getpass.getuser()) -> None:
+    """Change one setting."""
+    from billing_sync.settings import set_setting as store
+
+    with _database() as connection:
+        connection.execute("select set_config('billing.user', %s, false)", [person])
+        stored = store(connection, key, value)
+    console.print(f"{key} = {json.dumps(stored)}")
+
+
+@plan_app.command("list")
+def list_plans() -> None:
+    """The newest plans with their state and money."""
+    table = Table("plan", "run", "state", "Additions", "money", "approved by")
+    with _database() as connection:
+        for row in connection.execute(
+            """
+            select plan_id, run_id, case when is_dry_run then plan_state || ' (dry run)' else plan_state end,
+                planned_additions, planned_amount, approved_by
+            from reporting.run where plan_id is not null order by plan_id desc limit 20
+            """
+        ).fetchall():
+            table.add_row(*("" if value is None else str(value) for value in row))
+    console.print(table)
+
+
+@plan_app.command("approve")
+def approve_plan(plan_id: int, person: Person = getpass.getuser()) -> None:
+    """Approve a plan as it stands; the DAG apply_plan then delivers it."""
+    from billing_sync.plan import approve_plan as approve
+
+    with _database() as connection:
+        approve(connection, plan_id, person)
+    console.print(f"plan {plan_id} is approved by {person}. Deliver it: trigger the DAG apply_plan with plan_id {plan_id}.")
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one readable line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        app()
+    except BillingSyncError as error:
+        console.print(f"[bold red]Error:[/] {error}", soft_wrap=True, highlight=False)
+        raise SystemExit(1) from None
+    except psycopg.OperationalError as error:
+        console.print(f"[bold red]Error:[/] the billing database does not answer: {error}", soft_wrap=True, highlight=False)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

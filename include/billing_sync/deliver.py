@@ -1,0 +1,494 @@
+"""Delivery: makes Additions in ConnectWise what an approved plan says, each exactly once.
+
+ConnectWise has no idempotency key, so a write whose answer is lost may have been applied, or may be applied later.
+Hence: the intent is committed first; the Addition is created inert (a duplicate of it bills 0.00); one compare-and-set
+decides which ConnectWise id is the Addition; only that one is activated, which is idempotent; then it is read back.
+Whatever is left over is neutralised. Any step may be repeated by anyone, at any time.
+
+    intended ──POST inert──▶ created ──PATCH Billable──▶ active ──read back equal──▶ delivered ──▶ updating ──▶ …
+        └── 400 ──▶ refused                                └── read back different ──▶ conflict
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from billing_sync.connectwise import ConnectWise, Record, api_date
+from billing_sync.db import Connection
+from billing_sync.errors import (
+    AuthenticationError,
+    BillingSyncError,
+    ConfigurationError,
+    TemporaryError,
+    WriteOutcomeUnknownError,
+    WriteRefusedError,
+)
+from billing_sync.payload import MarkerCarrier, differences, inert, patch_operations
+
+log = logging.getLogger(__name__)
+
+CREATE_TRIES = 2
+PATCH_TRIES = 3
+LOCK_WAIT = "60s"
+
+
+@dataclass
+class DeliveryCounts:
+    """What a delivery did. writes: requests sent that could change ConnectWise."""
+
+    created: int = 0
+    updated: int = 0
+    refused: int = 0
+    conflicts: int = 0
+    skipped: int = 0
+    in_doubt: int = 0
+    neutralised: int = 0
+    writes: int = 0
+
+    def __add__(self, other: DeliveryCounts) -> DeliveryCounts:
+        return DeliveryCounts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+    def as_dict(self) -> dict[str, int]:
+        """For logs and XCom."""
+        return asdict(self)
+
+
+class Deliverer:
+    """Delivers the shards of one approved plan over one database connection (put into autocommit) and one client."""
+
+    def __init__(self, connection: Connection, connectwise: ConnectWise, plan_id: int) -> None:
+        connection.autocommit = True
+        self._db = connection
+        self._connectwise = connectwise
+        self._plan_id = plan_id
+        self._marker = MarkerCarrier.from_settings(connection)
+        self._worker = f"{socket.gethostname()}:{os.getpid()}"
+        self.counts = DeliveryCounts()
+
+    def deliver_shard(self, shard: int) -> DeliveryCounts:
+        """Deliver what is pending in a shard, and resume what an earlier run left open there.
+
+        One agreement's failure does not stop the others. Raises ConfigurationError if the plan is not approved,
+        AuthenticationError at once, TemporaryError at the end if anything should be tried again.
+        """
+        state = self._one("select state from delivery.plan where plan_id = %s", [self._plan_id])
+        if state is None or state["state"] not in ("approved", "applied"):
+            raise ConfigurationError(
+                f"Plan {self._plan_id} is {state['state'] if state else 'unknown'}: approve it before delivering."
+            )
+        agreements = self._all(
+            """
+            select agreement_id from delivery.plan_item where plan_id = %s and shard = %s and state = 'pending'
+            union
+            select agreement_id from delivery.addition
+            where agreement_id %% 8 = %s and state in ('intended', 'created', 'active', 'updating')
+            order by 1
+            """,
+            [self._plan_id, shard, shard],
+        )
+        failures = []
+        for number, row in enumerate(agreements, start=1):
+            try:
+                self._deliver_agreement(row["agreement_id"])
+            except AuthenticationError:
+                raise
+            except BillingSyncError as error:
+                log.warning("agreement %s: %s", row["agreement_id"], error)
+                failures.append(f"agreement {row['agreement_id']}: {error}")
+            if number % 25 == 0 or number == len(agreements):
+                log.info("shard %s: %s of %s agreements, %s", shard, number, len(agreements), self.counts)
+        if failures:
+            raise TemporaryError(
+                f"{len(failures)} of {len(agreements)} agreements are not finished; trying again resumes them. "
+                + "; ".join(failures[:5])
+            )
+        return self.counts
+
+    # -- one agreement ---------------------------------------------------------------------------------------------
+
+    def _deliver_agreement(self, agreement_id: int) -> None:
+        with self._lock(agreement_id):
+            agreement = self._connectwise.agreement(agreement_id)
+            for item in self._all(
+                """
+                select item.*, item.payload_hash = encode(sha256(convert_to(item.payload::text, 'UTF8')), 'hex') as is_sealed
+                from delivery.plan_item as item
+                where item.plan_id = %s and item.agreement_id = %s and item.state = 'pending'
+                order by item.plan_item_id
+                """,
+                [self._plan_id, agreement_id],
+            ):
+                self._begin(item, agreement)
+            for addition in self._open_additions(agreement_id):
+                self._advance(addition)
+            self._read_back(agreement_id)
+
+    @contextmanager
+    def _lock(self, agreement_id: int) -> Iterator[None]:
+        # For speed and fairness only: correctness does not rest on it.
+        self._db.execute("select set_config('lock_timeout', %s, false)", [LOCK_WAIT])
+        try:
+            self._db.execute("select pg_advisory_lock(hashtext('billing_sync.deliver'), %s)", [agreement_id])
+        except psycopg.errors.LockNotAvailable:
+            raise TemporaryError(f"another worker has been delivering it for {LOCK_WAIT}") from None
+        try:
+            yield
+        finally:
+            self._db.execute("select pg_advisory_unlock(hashtext('billing_sync.deliver'), %s)", [agreement_id])
+
+    def _begin(self, item: dict[str, Any], agreement: Record | None) -> None:
+        """Commit the intent, before anything is sent; or set the item aside if the world is not as it was planned."""
+        if not item["is_sealed"]:
+            raise ConfigurationError(f"plan item {item['plan_item_id']} is not what was approved: its payload changed")
+        changed = self._changed_since_plan(item, agreement)
+        if changed:
+            self._set_aside_item(item, "skipped", "agreement_changed", changed)
+            self.counts.skipped += 1
+            return
+        with self._db.transaction():
+            if item["action"] == "create":
+                # A refused Addition certainly does not bill; it begins anew with the new payload.
+                began = self._one(
+                    """
+                    insert into delivery.addition as known (delivery_key, marker, agreement_id, company_id,
+                        subscription_id, is_persistent, state, payload, payload_hash, plan_id)
+                    select delivery_key, marker, agreement_id, company_id, subscription_id, is_persistent, 'intended',
+                        payload, payload_hash, plan_id
+                    from delivery.plan_item where plan_item_id = %s
+                    on conflict (delivery_key) do update set
+                        agreement_id = excluded.agreement_id, company_id = excluded.company_id,
+                        state = case when known.connectwise_addition_id is null then 'intended' else 'created' end,
+                        payload = excluded.payload, payload_hash = excluded.payload_hash, plan_id = excluded.plan_id,
+                        problem = null, intended_at = now()
+                    where known.state = 'refused'
+                        and (known.connectwise_addition_id is null or known.agreement_id = excluded.agreement_id)
+                    returning delivery_key
+                    """,
+                    [item["plan_item_id"]],
+                )
+            else:
+                began = self._one(
+                    """
+                    update delivery.addition as known set
+                        state = 'updating', payload = item.payload, payload_hash = item.payload_hash, plan_id = item.plan_id
+                    from delivery.plan_item as item
+                    where item.plan_item_id = %s and known.delivery_key = item.delivery_key
+                        and known.state = 'delivered' and known.payload = item.payload_before
+                    returning known.delivery_key
+                    """,
+                    [item["plan_item_id"]],
+                )
+            if began is not None:
+                self._db.execute(
+                    """
+                    insert into delivery.addition_line (line_id, delivery_key, plan_id, cycle_start, cycle_end, amount)
+                    select line.line_id, item.delivery_key, item.plan_id, line.cycle_start, line.cycle_end, line.amount
+                    from delivery.plan_item_line as line join delivery.plan_item as item using (plan_item_id)
+                    where item.plan_item_id = %s
+                    """,
+                    [item["plan_item_id"]],
+                )
+            self._db.execute(
+                "update delivery.plan_item set state = %s where plan_item_id = %s",
+                ["done" if began is not None else "skipped", item["plan_item_id"]],
+            )
+        if began is None:
+            self.counts.skipped += 1
+            log.info("%s is already under way by another plan", item["delivery_key"])
+
+    def _changed_since_plan(self, item: dict[str, Any], agreement: Record | None) -> str:
+        if agreement is None:
+            return "the agreement no longer exists"
+        now = {
+            "status": agreement.get("agreementStatus"),
+            "company": (agreement.get("company") or {}).get("id"),
+            "next invoice date": api_date(agreement.get("nextInvoiceDate")),
+        }
+        planned = {
+            "status": "Active",
+            "company": item["company_id"],
+            "next invoice date": item["next_invoice_date"],
+        }
+        return ", ".join(f"{name} is {now[name]}, was {planned[name]}" for name in now if now[name] != planned[name])
+
+    def _open_additions(self, agreement_id: int) -> list[dict[str, Any]]:
+        return self._all(
+            """
+            select addition.*, exists (
+                select from delivery.attempt where attempt.delivery_key = addition.delivery_key
+            ) as was_attempted
+            from delivery.addition
+            where agreement_id = %s and state in ('intended', 'created', 'active', 'updating')
+            order by intended_at, delivery_key
+            """,
+            [agreement_id],
+        )
+
+    def _advance(self, addition: dict[str, Any]) -> None:
+        """Bring an Addition as far as `active`; what cannot be finished now keeps its state for the next try."""
+        if addition["state"] == "intended" and not self._create(addition):
+            return
+        if addition["state"] == "created":
+            self._activate(addition)
+        elif addition["state"] == "updating":
+            self._update(addition)
+
+    # -- create inert, record the winner ---------------------------------------------------------------------------
+
+    def _create(self, addition: dict[str, Any]) -> bool:
+        """True when a ConnectWise id is recorded, whoever posted it."""
+        for number in range(CREATE_TRIES):
+            if (addition["was_attempted"] or number) and self._adopt(addition):
+                return True
+            try:
+                self._attempt(addition, "create", "invoke")
+                record = self._connectwise.create_addition(addition["agreement_id"], inert(addition["payload"]))
+            except WriteRefusedError as error:
+                self._attempt(addition, "create", "fail", detail=str(error))
+                self._give_way(error)
+                self._refuse(addition, str(error))
+                return False
+            except WriteOutcomeUnknownError as error:
+                self._attempt(addition, "create", "unknown", detail=str(error))
+                log.warning("%s: not known whether it was created: %s", addition["delivery_key"], error)
+                continue
+            self._attempt(addition, "create", "ok", connectwise_addition_id=record["id"])
+            self._record_winner(addition, int(record["id"]))
+            self.counts.created += 1
+            return True
+        self.counts.in_doubt += 1
+        raise TemporaryError(f"{addition['delivery_key']}: ConnectWise's answers were lost {CREATE_TRIES} times")
+
+    def _adopt(self, addition: dict[str, Any]) -> bool:
+        """Look for what an earlier try may have left in ConnectWise: our marker on this agreement, lowest id."""
+        found = [
+            int(record["id"])
+            for record in self._list(addition["agreement_id"])
+            if self._marker.read(record) == addition["marker"]
+        ]
+        if not found:
+            return False
+        self._record_winner(addition, min(found))
+        return True
+
+    def _record_winner(self, addition: dict[str, Any], addition_id: int) -> None:
+        """Compare-and-set: of all ids that were ever created for a key, exactly one is ever activated."""
+        self._db.execute(
+            """
+            update delivery.addition set connectwise_addition_id = %s, state = 'created'
+            where delivery_key = %s and connectwise_addition_id is null
+            """,
+            [addition_id, addition["delivery_key"]],
+        )
+        winner = self._one("select * from delivery.addition where delivery_key = %s", [addition["delivery_key"]])
+        assert winner is not None
+        addition.update(winner)
+
+    # -- activate, update ------------------------------------------------------------------------------------------
+
+    def _activate(self, addition: dict[str, Any]) -> None:
+        if self._patch(addition, "activate", patch_operations(addition["payload"])):
+            self._set_state(addition, "active")
+
+    def _update(self, addition: dict[str, Any]) -> None:
+        """Change an Addition that stands, unless a person changed it since we last read it back."""
+        record = self._connectwise.addition(addition["agreement_id"], addition["connectwise_addition_id"])
+        if record is None:
+            self._conflict(addition, "changed_in_connectwise", "the Addition was deleted in ConnectWise")
+            return
+        since_last = differences(addition["applied_payload"], record, self._marker)
+        if since_last and differences(addition["payload"], record, self._marker):
+            self._conflict(addition, "changed_in_connectwise", "; ".join(since_last))
+            return
+        operations = patch_operations(addition["payload"], addition["applied_payload"])
+        if not operations or self._patch(addition, "update", operations):
+            self._set_state(addition, "active")
+            self.counts.updated += 1
+
+    def _patch(self, addition: dict[str, Any], operation: str, operations: Sequence[dict[str, Any]]) -> bool:
+        """Send an idempotent PATCH until its fate is known. False when ConnectWise refused it (the line is held)."""
+        addition_id = addition["connectwise_addition_id"]
+        for _ in range(PATCH_TRIES):
+            self._attempt(addition, operation, "invoke", connectwise_addition_id=addition_id)
+            try:
+                self._connectwise.patch_addition(addition["agreement_id"], addition_id, operations)
+            except WriteRefusedError as error:
+                self._attempt(addition, operation, "fail", connectwise_addition_id=addition_id, detail=str(error))
+                self._give_way(error)
+                if operation == "activate" and error.status != 404:
+                    self._refuse(addition, str(error))
+                elif operation in ("activate", "update"):
+                    self._conflict(addition, "refused_by_connectwise", str(error))
+                return False
+            except WriteOutcomeUnknownError as error:
+                self._attempt(addition, operation, "unknown", connectwise_addition_id=addition_id, detail=str(error))
+                continue
+            self._attempt(addition, operation, "ok", connectwise_addition_id=addition_id)
+            return True
+        self.counts.in_doubt += 1
+        raise TemporaryError(f"{addition['delivery_key']}: ConnectWise's answers were lost {PATCH_TRIES} times")
+
+    def _give_way(self, error: WriteRefusedError) -> None:
+        """Refusals that are not about the line itself end the work instead of holding the line."""
+        if error.status in (401, 403):
+            raise AuthenticationError(str(error)) from None
+        if error.status == 429 or error.status is None:
+            raise TemporaryError(str(error)) from None
+
+    # -- read back -------------------------------------------------------------------------------------------------
+
+    def _read_back(self, agreement_id: int) -> None:
+        """Read the agreement's Additions once, compare each that was written, neutralise what is not a winner."""
+        written = [addition for addition in self._open_additions(agreement_id) if addition["state"] == "active"]
+        records = {int(record["id"]): record for record in self._list(agreement_id)}
+        for addition in written:
+            record = records.get(addition["connectwise_addition_id"])
+            found = differences(addition["payload"], record, self._marker) if record else ["it is not listed"]
+            if found:  # the list may be stale: ask for the record itself before judging
+                record = self._connectwise.addition(agreement_id, addition["connectwise_addition_id"])
+                found = differences(addition["payload"], record, self._marker) if record else ["it is gone"]
+            if found:
+                if addition["applied_payload"] is None:
+                    self._patch(
+                        addition, "deactivate", [{"op": "replace", "path": "billCustomer", "value": "DoNotBill"}]
+                    )
+                self._conflict(addition, "echo_differs", "; ".join(found))
+                continue
+            self._db.execute(
+                """
+                update delivery.addition set state = 'delivered', applied_payload = payload, delivered_at = now(), problem = null
+                where delivery_key = %s and state = 'active' and payload_hash = %s
+                """,
+                [addition["delivery_key"], addition["payload_hash"]],
+            )
+        self._neutralise_orphans(agreement_id, records)
+
+    def _neutralise_orphans(self, agreement_id: int, records: dict[int, Record]) -> None:
+        """Additions with a marker of ours that are not the winner bill nothing already; make their end visible."""
+        winners = {
+            row["marker"]: row
+            for row in self._all(
+                "select * from delivery.addition where agreement_id = %s and connectwise_addition_id is not null",
+                [agreement_id],
+            )
+        }
+        for addition_id, record in records.items():
+            winner = winners.get(self._marker.read(record) or "")
+            if winner is None or winner["connectwise_addition_id"] == addition_id:
+                continue
+            begins, ends = api_date(record.get("effectiveDate")), api_date(record.get("cancelledDate"))
+            if record.get("billCustomer") == "DoNotBill" and begins == ends:
+                continue
+            orphan = {**winner, "connectwise_addition_id": addition_id}
+            operations = [
+                {"op": "replace", "path": "billCustomer", "value": "DoNotBill"},
+                {"op": "replace", "path": "cancelledDate", "value": record.get("effectiveDate")},
+            ]
+            if self._patch(orphan, "neutralise", operations):
+                self.counts.neutralised += 1
+
+    # -- the ledger ------------------------------------------------------------------------------------------------
+
+    def _refuse(self, addition: dict[str, Any], problem: str) -> None:
+        """ConnectWise certainly did not take it: its lines are free again, and held with ConnectWise's words."""
+        self._free_lines(addition, "refused", "refused_by_connectwise", problem)
+        self.counts.refused += 1
+
+    def _conflict(self, addition: dict[str, Any], reason_code: str, problem: str) -> None:
+        self._free_lines(addition, "conflict", reason_code, problem)
+        self.counts.conflicts += 1
+
+    def _free_lines(self, addition: dict[str, Any], state: str, reason_code: str, problem: str) -> None:
+        """Take back the lines that this plan added to an Addition (lines delivered before stay with it), and hold them."""
+        with self._db.transaction():
+            self._set_state(addition, state, problem)
+            freed = self._all(
+                """
+                delete from delivery.addition_line where delivery_key = %s and plan_id = %s and proven_run_id is null
+                returning line_id
+                """,
+                [addition["delivery_key"], addition["plan_id"]],
+            )
+            self._hold_lines([row["line_id"] for row in freed], reason_code, problem)
+            self._db.execute(
+                "update delivery.plan_item set state = %s where plan_id = %s and delivery_key = %s",
+                [state, addition["plan_id"], addition["delivery_key"]],
+            )
+
+    def _set_aside_item(self, item: dict[str, Any], state: str, reason_code: str, problem: str) -> None:
+        with self._db.transaction():
+            lines = self._all(
+                "select line_id from delivery.plan_item_line where plan_item_id = %s", [item["plan_item_id"]]
+            )
+            self._hold_lines([row["line_id"] for row in lines], reason_code, problem)
+            self._db.execute(
+                "update delivery.plan_item set state = %s where plan_item_id = %s", [state, item["plan_item_id"]]
+            )
+
+    def _hold_lines(self, line_ids: Sequence[int], reason_code: str, detail: str) -> None:
+        self._db.execute(
+            """
+            insert into billing.held_reason (line_id, reason_code, detail)
+            select unnest(%s::bigint[]), %s, %s
+            on conflict (line_id, reason_code) do update set detail = excluded.detail
+            """,
+            [list(line_ids), reason_code, detail],
+        )
+        self._db.execute(
+            "update billing.line_decision set outcome = 'held' where line_id = any(%s) and outcome = 'deliver'",
+            [list(line_ids)],
+        )
+
+    def _set_state(self, addition: dict[str, Any], state: str, problem: str | None = None) -> None:
+        self._db.execute(
+            "update delivery.addition set state = %s, problem = %s where delivery_key = %s and payload_hash = %s",
+            [state, problem, addition["delivery_key"], addition["payload_hash"]],
+        )
+        addition["state"] = state
+
+    def _attempt(
+        self,
+        addition: dict[str, Any],
+        operation: str,
+        outcome: str,
+        *,
+        connectwise_addition_id: int | None = None,
+        detail: str = "",
+    ) -> None:
+        if outcome == "invoke":
+            self.counts.writes += 1
+        self._db.execute(
+            """
+            insert into delivery.attempt (delivery_key, plan_id, operation, outcome, connectwise_addition_id, detail, worker)
+            values (%s, %s, %s, %s, %s, %s, %s)
+            """,
+            [
+                addition["delivery_key"],
+                self._plan_id,
+                operation,
+                outcome,
+                connectwise_addition_id,
+                detail[:2000],
+                self._worker,
+            ],
+        )
+
+    def _list(self, agreement_id: int) -> list[Record]:
+        return [record for page in self._connectwise.additions(agreement_id) for record in page]
+
+    def _all(self, statement: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+        with self._db.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(statement, values).fetchall()  # type: ignore[call-overload,no-any-return]
+
+    def _one(self, statement: str, values: Sequence[Any]) -> dict[str, Any] | None:
+        rows = self._all(statement, values)
+        return rows[0] if rows else None

@@ -1,0 +1,94 @@
+"""An Addition as we send it and as ConnectWise gives it back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from billing_sync.connectwise import api_date
+from billing_sync.db import Connection
+from billing_sync.settings import get_setting
+
+Payload = dict[str, Any]
+
+# Set when the Addition is made; a PATCH leaves them alone: they are what we find it by.
+FIXED_FIELDS = ("product", "serialNumber", "customFields")
+
+
+@dataclass(frozen=True)
+class MarkerCarrier:
+    """Where our marker stands on an Addition (settings marker_carrier, marker_custom_field_id)."""
+
+    carrier: str
+    custom_field_id: int | None = None
+
+    @classmethod
+    def from_settings(cls, connection: Connection) -> MarkerCarrier:
+        """As configured."""
+        return cls(
+            str(get_setting(connection, "marker_carrier")), get_setting(connection, "marker_custom_field_id")
+        )
+
+    def read(self, record: Mapping[str, Any]) -> str | None:
+        """The marker on a ConnectWise Addition; None if it carries none of ours."""
+        if self.carrier == "serial_number":
+            text = record.get("serialNumber")
+        elif self.carrier == "custom_field":
+            fields = record.get("customFields") or []
+            text = next((field.get("value") for field in fields if field.get("id") == self.custom_field_id), None)
+        else:
+            found = re.search(r"\[(axs-[a-z0-9]+-[0-9a-f]{32})\]\s*$", str(record.get("invoiceDescription") or ""))
+            text = found[1] if found else None
+        return text if isinstance(text, str) and text.startswith("axs-") else None
+
+
+def inert(payload: Mapping[str, Any]) -> Payload:
+    """The same Addition, but never billed: what a duplicate of it costs is 0.00."""
+    return {**payload, "billCustomer": "DoNotBill"}
+
+
+def patch_operations(payload: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """PATCH operations that bring an Addition to the payload: all changeable fields, or those that differ from before."""
+    return [
+        {"op": "replace", "path": field, "value": value}
+        for field, value in payload.items()
+        if field not in FIXED_FIELDS and (before is None or before.get(field) != value)
+    ]
+
+
+def line_amount(quantity: Decimal, unit_price: Decimal) -> Decimal:
+    """What ConnectWise bills: rounded to 2 decimals after multiplying, half away from zero (billing.line_amount)."""
+    return (quantity * unit_price).quantize(Decimal("0.01"), rounding=ROUND_HALF_UP)
+
+
+def _number(value: Any) -> Decimal | None:
+    return Decimal(value) if isinstance(value, (int, Decimal)) and not isinstance(value, bool) else None
+
+
+def _plain(value: Any) -> str:
+    return " ".join(str(value or "").split())  # ConnectWise turns newlines into spaces
+
+
+def differences(payload: Mapping[str, Any], record: Mapping[str, Any], marker: MarkerCarrier) -> list[str]:
+    """What ConnectWise holds differently from what was sent, in words; empty if it is the same to the cent."""
+    found = []
+
+    def compare(field: str, sent: Any, stored: Any) -> None:
+        if sent != stored:
+            found.append(f"{field} is {stored if stored is not None else 'missing'} instead of {sent}")
+
+    compare("product", payload["product"]["id"], (record.get("product") or {}).get("id"))
+    compare("billCustomer", payload["billCustomer"], record.get("billCustomer"))
+    for field in ("quantity", "lessIncluded", "unitPrice"):
+        compare(field, _number(payload[field]), _number(record.get(field) or 0))
+    for field in ("effectiveDate", "cancelledDate"):
+        compare(field, api_date(payload[field]), api_date(record.get(field)))
+    compare("invoiceDescription", _plain(payload["invoiceDescription"]), _plain(record.get("invoiceDescription")))
+    compare("marker", marker.read(payload), marker.read(record))
+    quantity, less, price = (_number(payload[field]) for field in ("quantity", "lessIncluded", "unitPrice"))
+    assert quantity is not None and less is not None and price is not None
+    compare("extPrice", line_amount(quantity - less, price), _number(record.get("extPrice") or 0))
+    return found

@@ -1,0 +1,85 @@
+"""Plans: approving one, and what there is to deliver."""
+
+from __future__ import annotations
+
+from billing_sync.db import Connection
+from billing_sync.errors import ConfigurationError
+from billing_sync.settings import get_setting
+
+AUTOMATIC = "Automated Daily Sync"
+
+
+def plan_of_run(connection: Connection, run_id: int) -> int:
+    """The plan that a run made. Raises ConfigurationError when it has none."""
+    row = connection.execute("select plan_id from delivery.plan where run_id = %s", [run_id]).fetchone()
+    if row is None:
+        raise ConfigurationError(f"Run {run_id} has made no plan: run it again from its start.")
+    return int(row[0])
+
+
+def approve_plan(connection: Connection, plan_id: int, approved_by: str) -> None:
+    """Approve a proposed plan as it stands. Approving it again changes nothing.
+
+    Raises ConfigurationError for a plan of a dry run, and for one that is rejected or superseded.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "select state, is_dry_run from delivery.plan where plan_id = %s for update", [plan_id]
+        ).fetchone()
+        if row is None:
+            raise ConfigurationError(f"There is no plan {plan_id}. List them with: python -m billing_sync plan list")
+        state, is_dry_run = row
+        if is_dry_run:
+            raise ConfigurationError(f"Plan {plan_id} is of a dry run and can never be applied. Run without dry_run.")
+        if state in ("approved", "applied"):
+            return
+        if state != "proposed":
+            raise ConfigurationError(f"Plan {plan_id} is {state}: approve the newest plan instead.")
+        connection.execute(
+            "update delivery.plan set state = 'approved', approved_by = %s, approved_at = now() where plan_id = %s",
+            [approved_by, plan_id],
+        )
+
+
+def approve_automatically(connection: Connection, run_id: int) -> bool:
+    """Approve the run's plan if Automated Daily Sync is on and it is no dry run. Returns whether it is approved now."""
+    plan_id = plan_of_run(connection, run_id)
+    row = connection.execute(
+        "select state, is_dry_run from delivery.plan where plan_id = %s", [plan_id]
+    ).fetchone()
+    assert row is not None
+    if row[0] in ("approved", "applied"):
+        return True
+    if row[0] != "proposed" or row[1] or get_setting(connection, "automated_daily_sync") is not True:
+        return False
+    approve_plan(connection, plan_id, AUTOMATIC)
+    return True
+
+
+def shards_to_deliver(connection: Connection, plan_id: int) -> list[int]:
+    """Shards (agreement id modulo 8) with pending items of the plan or with Additions that an earlier run left open."""
+    rows = connection.execute(
+        """
+        select shard from delivery.plan_item where plan_id = %s and state = 'pending'
+        union
+        select agreement_id %% 8 from delivery.addition where state in ('intended', 'created', 'active', 'updating')
+        order by 1
+        """,
+        [plan_id],
+    )
+    return [int(row[0]) for row in rows.fetchall()]
+
+
+def finish_plan(connection: Connection, plan_id: int) -> dict[str, int]:
+    """Mark an approved plan applied when nothing in it is pending; returns the number of items by state."""
+    with connection.transaction():
+        counts = dict(
+            connection.execute(
+                "select state, count(*) from delivery.plan_item where plan_id = %s group by state", [plan_id]
+            ).fetchall()
+        )
+        if not counts.get("pending"):
+            connection.execute(
+                "update delivery.plan set state = 'applied' where plan_id = %s and state = 'approved'", [plan_id]
+            )
+    return {str(state): int(count) for state, count in counts.items()}

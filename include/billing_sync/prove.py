@@ -1,0 +1,81 @@
+"""The proof: ConnectWise is read again, and every cent of every invoice is accounted for, or the run turns red."""
+
+from __future__ import annotations
+
+import logging
+
+from billing_sync.connectwise import ConnectWise
+from billing_sync.db import Connection, run_sql_file
+from billing_sync.errors import ProofError
+from billing_sync.extract import extract_additions
+from billing_sync.payload import MarkerCarrier
+
+log = logging.getLogger(__name__)
+
+PROVE_INVOICES = "checks/prove_invoices.sql"
+
+
+def agreements_to_prove(connection: Connection, run_id: int) -> list[int]:
+    """Agreements that carry a line of an invoice that the run is about (its periods, and what its plan touched)."""
+    rows = connection.execute(
+        """
+        select distinct ledger.agreement_id
+        from audit.run as run
+        join billing.invoice as invoice on
+            (cardinality(run.organization_ids) = 0 or invoice.organization_id = any(run.organization_ids))
+        join billing.invoice_line as line using (invoice_id)
+        join delivery.addition_line as carried on carried.line_id = line.line_id
+        join delivery.addition as ledger on ledger.delivery_key = carried.delivery_key
+        where
+            run.run_id = %(run_id)s
+            and (
+                invoice.billing_period = any(run.billing_periods)
+                or invoice.invoice_id in (
+                    select planned.invoice_id
+                    from delivery.plan as plan
+                    join delivery.plan_item as item using (plan_id)
+                    join delivery.plan_item_line as item_line using (plan_item_id)
+                    join billing.invoice_line as planned using (line_id)
+                    where plan.run_id = run.run_id
+                )
+            )
+        order by 1
+        """,
+        {"run_id": run_id},
+    ).fetchall()
+    connection.commit()
+    return [int(row[0]) for row in rows]
+
+
+def prove(connection: Connection, connectwise: ConnectWise, run_id: int) -> dict[str, str]:
+    """Re-read the run's agreements from ConnectWise and account for every invoice.
+
+    Returns money by outcome as text. Raises ProofError that names the first breaches; all stand in audit.log_entry.
+    """
+    agreement_ids = agreements_to_prove(connection, run_id)
+    extract_additions(connection, connectwise, run_id, agreement_ids, MarkerCarrier.from_settings(connection).read)
+    breaches = run_sql_file(connection, PROVE_INVOICES, run_id)
+    if breaches:
+        shown = "; ".join(str(breach["message"]) for breach in breaches[:5])
+        raise ProofError(
+            f"The proof of run {run_id} failed: {len(breaches)} breaches. {shown}. "
+            "All of them: select * from audit.log_entry where run_id = %s and level = 'ERROR'" % run_id
+        )
+    totals = connection.execute(
+        """
+        select
+            count(*)::text as invoices, coalesce(sum(source_total), 0.00)::text as source,
+            coalesce(sum(delivered), 0.00)::text as delivered, coalesce(sum(held), 0.00)::text as held,
+            coalesce(sum(excluded), 0.00)::text as excluded,
+            coalesce(sum(awaiting_approval), 0.00)::text as awaiting_approval,
+            coalesce(sum(difference), 0.00)::text as difference
+        from audit.invoice_proof where run_id = %s
+        """,
+        [run_id],
+    )
+    row = totals.fetchone()
+    assert row is not None and totals.description is not None
+    result = {column.name: str(value) for column, value in zip(totals.description, row, strict=True)}
+    connection.commit()
+    log.info("run %s is proven: %s", run_id, result)
+    return result

@@ -1,0 +1,87 @@
+"""Runs: opening, closing, and which billing periods a run is about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+
+from billing_sync.db import Connection
+from billing_sync.errors import ConfigurationError
+
+RunKind = Literal["nightly", "manual", "backfill", "reference"]
+
+
+def parse_billing_period(text: str) -> date:
+    """`2026-05` as the first day of that month. Raises ConfigurationError for anything else."""
+    if not re.fullmatch(r"20\d\d-(0[1-9]|1[0-2])", text):
+        raise ConfigurationError(f"{text!r} is not a billing period. Write the month as YYYY-MM, e.g. 2026-05.")
+    return date(int(text[:4]), int(text[5:]), 1)
+
+
+def period_of(day: date) -> date:
+    """The billing period (its first day) that a day lies in."""
+    return day.replace(day=1)
+
+
+def last_day_of(period: date) -> date:
+    """The last day of a billing period."""
+    return period_of(period + timedelta(days=31)) - timedelta(days=1)
+
+
+def nightly_periods(day: date) -> list[date]:
+    """The calendar months a nightly run reads: the one before the given day's, and the day's own."""
+    current = period_of(day)
+    return [period_of(current - timedelta(days=1)), current]
+
+
+def open_run(
+    connection: Connection,
+    *,
+    dag_id: str,
+    dag_run_id: str,
+    kind: RunKind,
+    billing_periods: Sequence[date],
+    organization_ids: Sequence[str] = (),
+    is_dry_run: bool = False,
+    requester_id: str | None = None,
+) -> int:
+    """Open a run, or open it again when its task is run again; returns its run_id."""
+    with connection.transaction():
+        row = connection.execute(
+            """
+            insert into audit.run (dag_id, dag_run_id, kind, billing_periods, organization_ids, is_dry_run, requester_id)
+            values (%s, %s, %s, %s::date[]::billing.billing_period[], %s, %s, %s)
+            on conflict (dag_id, dag_run_id) do update set
+                kind = excluded.kind, billing_periods = excluded.billing_periods,
+                organization_ids = excluded.organization_ids, is_dry_run = excluded.is_dry_run,
+                requester_id = excluded.requester_id, state = 'running', started_at = now(), ended_at = null
+            returning run_id
+            """,
+            [dag_id, dag_run_id, kind, list(billing_periods), list(organization_ids), is_dry_run, requester_id],
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def close_run(connection: Connection, run_id: int, state: str, summary: dict[str, Any] | None = None) -> None:
+    """Write how a run ended: succeeded, awaiting_approval or failed."""
+    with connection.transaction():
+        connection.execute(
+            "update audit.run set state = %s, ended_at = now(), summary = summary || %s where run_id = %s",
+            [state, Jsonb(summary or {}), run_id],
+        )
+
+
+def log_entry(
+    connection: Connection, run_id: int | None, level: str, code: str, message: str, **subject: Any
+) -> None:
+    """Add an entry to the log that people read (System Logs)."""
+    with connection.transaction():
+        connection.execute(
+            "insert into audit.log_entry (run_id, level, code, message, subject) values (%s, %s, %s, %s, %s)",
+            [run_id, level, code, message, Jsonb(subject)],
+        )

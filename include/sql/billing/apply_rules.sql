@@ -1,0 +1,153 @@
+-- Guarantees: each line in scope has dates that touch exactly one open ConnectWise cycle, a unit price that gives
+-- AppXite's total to the cent, and a description; with the rules and typed values that gave them (System Updated, User
+-- Updated). A value that cannot be decided stays null and is held by the next step.
+-- May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
+
+select pg_advisory_xact_lock(hashtext('billing.decide'));
+
+merge into billing.line_decision as known
+using (
+    with setting as (
+        select
+            billing.text_setting('unit_price_decimals')::integer as unit_price_decimals,
+            billing.text_setting('recurring_mode') as recurring_mode
+    ),
+    -- 1. The charge's own dates by rule or by hand, and the cycle of its agreement that holds the start.
+    dated as (
+        select
+            line.*,
+            invoice.invoice_date,
+            agreement.next_invoice_date,
+            agreement.bill_start_date,
+            agreement.invoicing_cycle,
+            billing.cycle_months(billing_cycle.billing_option) as cycle_months,
+            charge_type.charge_type is not null as is_known_type,
+            coalesce(charge_type.is_recurring, false) as is_recurring,
+            charge_type.display_name,
+            charge_type.version as charge_type_version,
+            charge_type.charge_start_rule,
+            charge_type.charge_end_rule,
+            coalesce(override.effective_date, billing.apply_date_rule(
+                charge_type.charge_start_rule, line.charge_start_date, invoice.invoice_date, agreement.next_invoice_date
+            )) as start_date,
+            coalesce(override.cancelled_date, billing.apply_date_rule(
+                charge_type.charge_end_rule, line.charge_end_date, invoice.invoice_date, agreement.next_invoice_date
+            )) as end_date,
+            override.version as override_version,
+            override.effective_date as typed_effective_date,
+            override.cancelled_date as typed_cancelled_date,
+            override.quantity as typed_quantity,
+            override.unit_price as typed_unit_price,
+            override.invoice_description as typed_description,
+            setting.unit_price_decimals,
+            setting.recurring_mode
+        from billing.line_in_scope as scope
+        join billing.invoice_line as line on line.line_id = scope.line_id
+        join billing.invoice as invoice on invoice.invoice_id = line.invoice_id
+        join billing.line_decision as decision on decision.line_id = line.line_id
+        cross join setting
+        left join billing.charge_type as charge_type on charge_type.charge_type = line.charge_type
+        left join mapping.agreement as agreement on agreement.agreement_id = decision.agreement_id
+        left join mapping.billing_cycle as billing_cycle using (billing_cycle_id)
+        left join billing.override as override on override.line_id = line.line_id
+    ),
+    -- 2. A cycle already invoiced is closed: the line moves to the start of the next open one. A start before the
+    -- agreement's billing start moves to it when both lie in one cycle, where it changes no money.
+    placed as (
+        select
+            dated.*,
+            coalesce(start_date < next_invoice_date
+                and billing.cycle_start(start_date, cycle_months, invoicing_cycle, bill_start_date) < next_invoice_date,
+                false) as is_late
+        from dated
+    ),
+    moved as (
+        select
+            placed.*,
+            case
+                when is_late then next_invoice_date
+                when start_date < bill_start_date
+                    and billing.cycle_start(bill_start_date, cycle_months, invoicing_cycle, bill_start_date)
+                    = billing.cycle_start(start_date, cycle_months, invoicing_cycle, bill_start_date)
+                    then bill_start_date
+                else start_date
+            end as effective_date
+        from placed
+    ),
+    in_cycle as (
+        select
+            moved.*,
+            billing.cycle_start(effective_date, cycle_months, invoicing_cycle, bill_start_date) as cycle_start,
+            billing.cycle_end(effective_date, cycle_months, invoicing_cycle, bill_start_date) as cycle_end
+        from moved
+    ),
+    -- 3. Quantity and price: to the cent, or not at all.
+    priced as (
+        select
+            in_cycle.*,
+            coalesce(typed_quantity, quantity) as sent_quantity,
+            coalesce(
+                typed_unit_price,
+                case when typed_quantity is null then billing.unit_price_for(quantity, unit_price, total_price, unit_price_decimals)
+                    else billing.unit_price_for(typed_quantity, unit_price, total_price, unit_price_decimals) end
+            ) as sent_unit_price,
+            is_recurring and not is_late and recurring_mode = 'persistent' and subscription_id is not null
+                and billing.frequency_months(billing_frequency) = cycle_months as can_be_persistent
+        from in_cycle
+    )
+    select
+        line_id,
+        is_recurring,
+        is_late,
+        coalesce(can_be_persistent, false) as can_be_persistent,
+        cycle_start,
+        cycle_end,
+        effective_date,
+        -- An end in a later cycle would bill again there; an end before the start, never.
+        case
+            when is_late or can_be_persistent then cycle_end
+            else least(greatest(end_date, effective_date), cycle_end)
+        end as cancelled_date,
+        sent_quantity as quantity,
+        sent_unit_price as unit_price,
+        billing.line_amount(sent_quantity, sent_unit_price) as amount,
+        left(regexp_replace(coalesce(
+            typed_description,
+            concat_ws(
+                ' - ',
+                coalesce(nullif(subscription_name, ''), nullif(offer_name, ''), 'Cloud services'),
+                display_name,
+                case when not coalesce(can_be_persistent, false) and charge_start_date is not null then
+                    charge_start_date::text || ' to ' || coalesce(charge_end_date::text, charge_start_date::text) end,
+                case when sent_unit_price is distinct from trim_scale(unit_price) and sent_unit_price <> unit_price then
+                    format('%s x %s', trim_scale(quantity), trim_scale(unit_price)) end
+            )
+        ), '[[:cntrl:]]+', ' ', 'g'), 5900) as invoice_description,
+        jsonb_strip_nulls(jsonb_build_object(
+            'charge_type_version', charge_type_version,
+            'charge_start_rule', case when typed_effective_date is null then charge_start_rule end,
+            'charge_end_rule', case when typed_cancelled_date is null then charge_end_rule end,
+            'moved_to_open_cycle', case when is_late then true end,
+            'moved_to_bill_start', case when not is_late and effective_date <> start_date then true end,
+            'override_version', override_version,
+            'user_updated', case when override_version is not null then to_jsonb(array_remove(array[
+                case when typed_effective_date is not null then 'effective_date' end,
+                case when typed_cancelled_date is not null then 'cancelled_date' end,
+                case when typed_quantity is not null then 'quantity' end,
+                case when typed_unit_price is not null then 'unit_price' end,
+                case when typed_description is not null then 'invoice_description' end
+            ], null)) end
+        )) as rules
+    from priced
+) as decided on known.line_id = decided.line_id
+when matched and (known.is_recurring, known.is_late, known.can_be_persistent, known.cycle_start, known.cycle_end,
+        known.effective_date, known.cancelled_date, known.quantity::numeric, known.unit_price::numeric,
+        known.amount::numeric, known.invoice_description, known.rules)
+    is distinct from (decided.is_recurring, decided.is_late, decided.can_be_persistent, decided.cycle_start,
+        decided.cycle_end, decided.effective_date, decided.cancelled_date, decided.quantity::numeric,
+        decided.unit_price::numeric, decided.amount::numeric, decided.invoice_description, decided.rules) then
+    update set is_recurring = decided.is_recurring, is_late = decided.is_late,
+        can_be_persistent = decided.can_be_persistent, cycle_start = decided.cycle_start, cycle_end = decided.cycle_end,
+        effective_date = decided.effective_date, cancelled_date = decided.cancelled_date, quantity = decided.quantity,
+        unit_price = decided.unit_price, amount = decided.amount, invoice_description = decided.invoice_description,
+        rules = decided.rules, run_id = audit.current_run_id(), decided_at = now();

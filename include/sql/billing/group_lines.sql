@@ -1,0 +1,137 @@
+-- Guarantees: each line to be delivered knows the Addition that carries it. Recurring lines of one subscription in
+-- following cycles with equal values share one (a persistent Addition); its end is the end of the last cycle that an
+-- invoice line paid for, so nothing is ever billed without a line. A second recurring line of a cycle, a line whose
+-- frequency is not the agreement's cycle, and one-time lines get an Addition of their own.
+-- May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
+
+select pg_advisory_xact_lock(hashtext('billing.decide'));
+
+create temporary table line_group on commit drop as
+with deliverable as (
+    select
+        line.line_id,
+        line.line_key,
+        line.revision,
+        line.subscription_id,
+        decision.agreement_id,
+        decision.product_id,
+        decision.quantity,
+        decision.unit_price,
+        decision.invoice_description,
+        decision.cycle_start,
+        decision.cycle_end,
+        agreement.next_invoice_date,
+        decision.can_be_persistent
+        and not exists (
+            select from delivery.addition as addition
+            join delivery.addition_line as carried using (delivery_key)
+            where
+                addition.subscription_id = line.subscription_id
+                and addition.agreement_id = decision.agreement_id
+                and addition.is_persistent
+                and carried.cycle_start = decision.cycle_start
+        )
+        and row_number() over (
+            partition by line.subscription_id, decision.agreement_id, decision.cycle_start, decision.can_be_persistent
+            order by line.line_id
+        ) = 1 as is_persistent
+    from billing.line_in_scope as scope
+    join billing.invoice_line as line on line.line_id = scope.line_id
+    join billing.line_decision as decision on decision.line_id = line.line_id
+    join mapping.agreement as agreement on agreement.agreement_id = decision.agreement_id
+    where decision.outcome = 'deliver'
+),
+marked as (
+    select
+        deliverable.*,
+        coalesce(
+            lag(cycle_end) over subscription + 1 <> cycle_start
+            or (product_id, quantity::numeric, unit_price::numeric, invoice_description) is distinct from (
+                lag(product_id) over subscription, lag(quantity::numeric) over subscription,
+                lag(unit_price::numeric) over subscription, lag(invoice_description) over subscription
+            ),
+            true
+        ) as starts_group
+    from deliverable
+    where is_persistent
+    window subscription as (partition by subscription_id, agreement_id order by cycle_start)
+),
+numbered as (
+    select
+        marked.*,
+        sum(starts_group::integer) over (partition by subscription_id, agreement_id order by cycle_start) as group_number
+    from marked
+),
+founded as (
+    select
+        numbered.*,
+        first_value(line_key) over line_group as founding_line_key,
+        first_value(revision) over line_group as founding_revision,
+        first_value(cycle_start) over line_group as group_start
+    from numbered
+    window line_group as (partition by subscription_id, agreement_id, group_number order by cycle_start)
+),
+-- The Addition that ends right before the group begins is prolonged if its values are the same, or may be changed
+-- because every cycle it billed is already invoiced.
+ledger as (
+    select
+        addition.*,
+        (select max(carried.cycle_end) from delivery.addition_line as carried where carried.delivery_key = addition.delivery_key) as last_cycle_end
+    from delivery.addition as addition
+    where addition.is_persistent and addition.state <> 'refused'
+)
+select
+    founded.line_id,
+    coalesce(
+        ledger.delivery_key,
+        billing.text_setting('environment') || '/' || founded.founding_line_key || '/' || founded.founding_revision
+    ) as delivery_key,
+    true as is_persistent
+from founded
+left join ledger
+    on ledger.subscription_id = founded.subscription_id
+    and ledger.agreement_id = founded.agreement_id
+    and ledger.last_cycle_end + 1 = founded.group_start
+    and (ledger.payload -> 'product' ->> 'id')::integer = founded.product_id
+    and (
+        ledger.last_cycle_end < founded.next_invoice_date
+        or (
+            (ledger.payload ->> 'quantity')::numeric = founded.quantity
+            and (ledger.payload ->> 'unitPrice')::numeric = founded.unit_price
+            and ledger.payload ->> 'invoiceDescription' = founded.invoice_description
+                || case when billing.text_setting('marker_carrier') = 'description' then ' [' || ledger.marker || ']' else '' end
+        )
+    )
+union all
+select
+    line_id,
+    billing.text_setting('environment') || '/' || line_key || '/' || revision,
+    false
+from deliverable
+where not is_persistent;
+
+-- The carrying Addition is in conflict or in doubt: the line waits until that is settled.
+create temporary table waiting_line on commit drop as
+select line_group.line_id, addition.connectwise_addition_id, addition.state, addition.problem
+from line_group
+join delivery.addition as addition using (delivery_key)
+where addition.state not in ('delivered', 'refused');
+
+insert into billing.held_reason (line_id, reason_code, detail)
+select
+    line_id, 'addition_not_settled',
+    format('Addition %s is %s%s', coalesce(connectwise_addition_id::text, '(not known yet)'), state, ': ' || problem)
+from waiting_line
+on conflict (line_id, reason_code) do update set detail = excluded.detail;
+
+update billing.line_decision as known
+set outcome = 'held', delivery_key = null, run_id = audit.current_run_id(), decided_at = now()
+from waiting_line
+where known.line_id = waiting_line.line_id;
+
+merge into billing.line_decision as known
+using line_group on known.line_id = line_group.line_id
+when matched and known.outcome = 'deliver'
+    and (known.delivery_key, known.is_persistent) is distinct from (line_group.delivery_key, line_group.is_persistent) then
+    update set delivery_key = line_group.delivery_key, is_persistent = line_group.is_persistent,
+        run_id = audit.current_run_id(), decided_at = now();

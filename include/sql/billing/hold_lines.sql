@@ -1,0 +1,150 @@
+-- Guarantees: each line in scope is to be delivered, held with ALL reasons that apply, or excluded with who and why.
+-- Nothing guesses: what is unknown is held. Reasons found later (by the plan or by ConnectWise) are decided anew here,
+-- too, so a cured line is free again.
+-- May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
+
+select pg_advisory_xact_lock(hashtext('billing.decide'));
+
+create temporary table scope_line on commit drop as select line_id from billing.line_in_scope;
+alter table scope_line add primary key (line_id);
+analyze scope_line;
+
+create temporary table found_reason on commit drop as
+with setting as (
+    select
+        billing.text_setting('default_agreement_type') as default_agreement_type,
+        billing.text_setting('late_lines') as late_lines,
+        billing.text_setting('negative_additions') as negative_additions
+)
+select
+    line.line_id,
+    reason.reason_code,
+    coalesce(reason.detail, '') as detail
+from scope_line
+join billing.invoice_line as line on line.line_id = scope_line.line_id
+join billing.invoice as invoice on invoice.invoice_id = line.invoice_id
+join billing.line_decision as decision on decision.line_id = line.line_id
+cross join setting
+left join billing.charge_type as charge_type on charge_type.charge_type = line.charge_type
+left join mapping.organization as organization on organization.organization_id = invoice.organization_id
+left join mapping.company as company on company.company_id = decision.company_id
+left join mapping.product as product on product.product_id = decision.product_id
+left join mapping.agreement as agreement on agreement.agreement_id = decision.agreement_id
+left join mapping.billing_cycle as billing_cycle using (billing_cycle_id)
+left join mapping.organization_mapping as organization_mapping
+    on organization_mapping.organization_id = invoice.organization_id
+left join mapping.offer_mapping as offer_mapping on offer_mapping.offer_id = line.offer_id
+cross join lateral (values
+    ('invoice_does_not_add_up',
+        not invoice.adds_up,
+        format('invoice %s says %s, its rows give %s', invoice.invoice_number, coalesce(invoice.total_amount::text, 'nothing readable'), (
+            select coalesce(sum(sibling.total_price), 0) from billing.invoice_line as sibling
+            where not invoice.adds_up and sibling.invoice_id = invoice.invoice_id
+        ))),
+    ('row_unreadable', line.problem is not null or line.total_price is null or line.quantity is null or line.unit_price is null, line.problem),
+    ('changed_after_delivery', line.revision > 1, format('difference %s %s', line.total_price, line.currency)),
+    ('currency_differs_from_invoice', line.currency is distinct from invoice.currency, format('line %s, invoice %s', line.currency, invoice.currency)),
+    ('organization_unmapped', decision.company_id is null, organization.name),
+    ('company_not_usable',
+        company.is_deleted or company.is_gone or company.status ilike 'inactive%' or company.status ilike 'not-active%',
+        format('company %s (%s)%s', company.name, company.company_id, case
+            when company.is_deleted then ' is deleted' when company.is_gone then ' is gone' else ' is ' || company.status end)),
+    ('offer_missing', decision.product_id is null and line.offer_id is null, line.subscription_name),
+    ('offer_unmapped', decision.product_id is null and line.offer_id is not null, format('%s (%s)', line.offer_name, line.offer_id)),
+    ('product_not_usable',
+        product.is_inactive or product.is_gone or product.product_class = 'Bundle',
+        format('product %s%s', product.identifier, case
+            when product.is_gone then ' is gone' when product.is_inactive then ' is inactive' else ' is a Bundle' end)),
+    ('no_agreement',
+        decision.company_id is not null and decision.agreement_id is null and cardinality(decision.agreement_candidates) = 0,
+        format('company %s has no active agreement of type %s', company.name, setting.default_agreement_type)),
+    ('ambiguous_agreement',
+        decision.agreement_id is null and cardinality(decision.agreement_candidates) > 1,
+        (select string_agg(format('%s (%s)', candidate.name, candidate.agreement_id), ', ' order by candidate.agreement_id)
+            from mapping.agreement as candidate where candidate.agreement_id = any(decision.agreement_candidates))),
+    ('agreement_not_usable',
+        agreement.agreement_id is not null and (
+            agreement.agreement_status is distinct from 'Active' or agreement.is_cancelled or agreement.is_gone
+            or agreement.company_id is distinct from decision.company_id
+            or agreement.end_date < decision.effective_date
+        ),
+        format('agreement %s (%s): status %s, company %s, end %s', agreement.name, agreement.agreement_id,
+            agreement.agreement_status, agreement.company_id, coalesce(agreement.end_date::text, 'none'))),
+    ('agreement_currency_differs',
+        agreement.agreement_id is not null and agreement.currency is distinct from line.currency,
+        format('agreement %s, line %s', coalesce(agreement.currency, 'without currency'), line.currency)),
+    ('agreement_prorates', agreement.prorates, format('agreement %s (%s)', agreement.name, agreement.agreement_id)),
+    ('billing_cycle_unsupported',
+        agreement.agreement_id is not null and billing.cycle_months(billing_cycle.billing_option) is null,
+        format('agreement %s (%s): billing cycle %s', agreement.name, agreement.agreement_id,
+            coalesce(billing_cycle.name, agreement.billing_cycle_id::text, 'none'))),
+    ('before_bill_start',
+        decision.effective_date < agreement.bill_start_date,
+        format('starts %s, billing starts %s', decision.effective_date, agreement.bill_start_date)),
+    ('unknown_charge_type', charge_type.charge_type is null, coalesce(line.charge_type, 'none')),
+    ('dates_missing',
+        line.charge_start_date is null or line.charge_end_date is null or line.charge_end_date < line.charge_start_date
+        or (agreement.agreement_id is not null and charge_type.charge_type is not null and decision.effective_date is null),
+        format('charge from %s to %s', coalesce(line.charge_start_date::text, '?'), coalesce(line.charge_end_date::text, '?'))),
+    ('price_not_representable',
+        decision.unit_price is null and line.quantity is not null and line.unit_price is not null and line.total_price is not null,
+        format('%s x %s should give %s', line.quantity, line.unit_price, line.total_price)),
+    ('late_line', decision.is_late and setting.late_lines = 'hold',
+        format('charge from %s, next invoice date %s', line.charge_start_date, agreement.next_invoice_date)),
+    ('negative_amount', decision.amount < 0 and setting.negative_additions = 'hold', decision.amount::text)
+) as reason (reason_code, applies, detail)
+where
+    reason.applies
+    -- An excluded line needs no reasons to wait.
+    and not (organization_mapping.state = 'excluded' and organization_mapping.decided_by is not null)
+    and not (offer_mapping.state is not distinct from 'excluded' and offer_mapping.decided_by is not null and decision.product_id is null)
+    and not exists (select from billing.override where override.line_id = line.line_id and override.is_excluded)
+    and not (line.total_price is not distinct from 0 and billing.text_setting('zero_amounts') = 'skip');
+
+delete from billing.held_reason as known
+using scope_line
+where
+    known.line_id = scope_line.line_id
+    and not exists (
+        select from found_reason
+        where found_reason.line_id = known.line_id and found_reason.reason_code = known.reason_code
+    );
+
+merge into billing.held_reason as known
+using found_reason on known.line_id = found_reason.line_id and known.reason_code = found_reason.reason_code
+when matched and known.detail <> found_reason.detail then update set detail = found_reason.detail
+when not matched then insert (line_id, reason_code, detail)
+    values (found_reason.line_id, found_reason.reason_code, found_reason.detail);
+
+merge into billing.line_decision as known
+using (
+    select
+        line.line_id,
+        case
+            when override.is_excluded then format('%s: %s', override.decided_by, override.reason)
+            when organization_mapping.state = 'excluded' and organization_mapping.decided_by is not null
+                then format('%s: organization excluded%s', organization_mapping.decided_by, ', ' || organization_mapping.note)
+            when offer_mapping.state = 'excluded' and offer_mapping.decided_by is not null and decision.product_id is null
+                then format('%s: offer excluded%s', offer_mapping.decided_by, ', ' || offer_mapping.note)
+            when line.total_price = 0 and billing.text_setting('zero_amounts') = 'skip' then 'setting zero_amounts: 0.00 is not sent'
+        end as excluded_by,
+        exists (select from found_reason where found_reason.line_id = line.line_id) as is_held
+    from scope_line
+    join billing.invoice_line as line on line.line_id = scope_line.line_id
+    join billing.invoice as invoice on invoice.invoice_id = line.invoice_id
+    join billing.line_decision as decision on decision.line_id = line.line_id
+    left join billing.override as override on override.line_id = line.line_id
+    left join mapping.organization_mapping as organization_mapping
+        on organization_mapping.organization_id = invoice.organization_id
+    left join mapping.offer_mapping as offer_mapping on offer_mapping.offer_id = line.offer_id
+) as decided on known.line_id = decided.line_id
+when matched and (known.outcome, known.excluded_by) is distinct from (
+    case when decided.excluded_by is not null then 'excluded' when decided.is_held then 'held' else 'deliver' end,
+    decided.excluded_by
+) then
+    update set
+        outcome = case when decided.excluded_by is not null then 'excluded' when decided.is_held then 'held' else 'deliver' end,
+        excluded_by = decided.excluded_by,
+        delivery_key = null,
+        run_id = audit.current_run_id(),
+        decided_at = now();

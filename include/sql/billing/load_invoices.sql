@@ -1,0 +1,206 @@
+-- Guarantees: every invoice of the seller in an accepted status, and every line of it, stands in billing.*; a line
+-- changed in AppXite before delivery is changed here; one changed after delivery gets a revision that holds the
+-- difference, for a person. Lines of an invoice that does not add up are only added, never changed or removed.
+-- May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE; reads this run's whole extracts.
+
+-- Two runs of one period wait for each other here; both end with the same rows.
+select pg_advisory_xact_lock(hashtext('billing.decide'));
+
+create temporary table accepted_header on commit drop as
+select
+    header.*,
+    feed.billing_period
+from staging.invoice_header as header
+join staging.extract as feed using (extract_id)
+join audit.run as run on run.run_id = feed.run_id
+where
+    feed.run_id = audit.current_run_id()
+    and header.invoice_id is not null
+    and header.provider_organization_id = run.requester_id
+    and header.status in (
+        select jsonb_array_elements_text(value) from billing.setting where setting_key = 'accepted_statuses'
+    )
+    and (cardinality(run.organization_ids) = 0 or header.consumer_organization_id = any(run.organization_ids));
+
+create temporary table staged_line on commit drop as
+select
+    staged.*,
+    case
+        when staged.row_id is not null then format('%s/row/%s', staged.invoice_id, staged.row_id)
+        else format(
+            '%s/%s/%s/%s/%s/%s', staged.invoice_id, coalesce(staged.subscription_id, '-'),
+            coalesce(staged.charge_start_date::text, '-'), coalesce(staged.charge_end_date::text, '-'),
+            coalesce(staged.charge_type, '-'),
+            row_number() over (
+                partition by staged.invoice_id, staged.row_id, staged.subscription_id, staged.charge_start_date,
+                    staged.charge_end_date, staged.charge_type
+                order by staged.total_price, staged.quantity, staged.unit_price, staged.position
+            )
+        )
+    end as line_key,
+    md5(concat_ws(
+        '|', staged.subscription_id, staged.offer_id, staged.charge_type, staged.charge_start_date,
+        staged.charge_end_date, staged.billing_frequency, trim_scale(staged.quantity), trim_scale(staged.unit_price),
+        trim_scale(staged.total_price), staged.currency, staged.contract_id, staged.problem
+    )) as content_hash
+from staging.invoice_row as staged
+join staging.extract as feed using (extract_id)
+where
+    feed.run_id = audit.current_run_id()
+    and staged.invoice_id in (select invoice_id from accepted_header);
+
+create temporary table header_check on commit drop as
+select
+    header.invoice_id,
+    coalesce(
+        header.problem is null
+        and header.total_amount is not null
+        and header.total_amount = coalesce(rows.total, 0)
+        and not coalesce(rows.has_problem, false),
+        false
+    ) as adds_up,
+    rows.total as rows_total
+from accepted_header as header
+left join (
+    select invoice_id, sum(total_price) as total, bool_or(problem is not null or total_price is null) as has_problem
+    from staged_line
+    group by invoice_id
+) as rows using (invoice_id);
+
+-- Organizations and offers that only an invoice names: known from here on, and excluded until approved.
+insert into mapping.organization (organization_id, name)
+select distinct on (consumer_organization_id) consumer_organization_id, coalesce(consumer_name, consumer_organization_id)
+from accepted_header
+where consumer_organization_id is not null
+on conflict do nothing;
+insert into mapping.organization_mapping (organization_id)
+select organization_id from mapping.organization
+on conflict do nothing;
+
+merge into mapping.offer as known
+using (
+    select distinct on (line.offer_id) line.offer_id, line.offer_name, header.invoice_date
+    from staged_line as line join accepted_header as header using (invoice_id)
+    where line.offer_id is not null
+    order by line.offer_id, header.invoice_date desc nulls last, line.offer_name
+) as seen on known.offer_id = seen.offer_id
+when matched and (known.last_invoiced_on is null or seen.invoice_date > known.last_invoiced_on) then
+    update set name = seen.offer_name, last_invoiced_on = seen.invoice_date
+when not matched then
+    insert (offer_id, name, last_invoiced_on) values (seen.offer_id, seen.offer_name, seen.invoice_date);
+insert into mapping.offer_mapping (offer_id)
+select offer_id from mapping.offer as known
+where not exists (select from mapping.offer_mapping as mapped where mapped.offer_id = known.offer_id);
+
+merge into billing.invoice as known
+using (
+    select header.*, header_check.adds_up, header_check.rows_total
+    from accepted_header as header join header_check using (invoice_id)
+    where header.consumer_organization_id is not null and header.invoice_date is not null and header.currency is not null
+) as seen on known.invoice_id = seen.invoice_id
+when matched and (known.status, known.total_amount::numeric, known.adds_up, known.problem, known.currency, known.organization_id)
+    is distinct from (seen.status, seen.total_amount::numeric, seen.adds_up, seen.problem, seen.currency, seen.consumer_organization_id) then
+    update set status = seen.status, total_amount = seen.total_amount, adds_up = seen.adds_up, problem = seen.problem,
+        last_run_id = audit.current_run_id()
+when not matched then
+    insert (invoice_id, invoice_number, billing_period, invoice_date, status, organization_id, contract_id, currency,
+        total_amount, invoice_source, invoice_reference, adds_up, problem, first_run_id, last_run_id)
+    values (seen.invoice_id, seen.invoice_number, date_trunc('month', seen.invoice_date)::date, seen.invoice_date, seen.status,
+        seen.consumer_organization_id, seen.contract_id, seen.currency, seen.total_amount, seen.invoice_source,
+        seen.invoice_reference, seen.adds_up, seen.problem, audit.current_run_id(), audit.current_run_id());
+
+-- New lines.
+insert into billing.invoice_line (line_key, invoice_id, row_id, contract_id, subscription_id, subscription_name, offer_id,
+    offer_name, charge_type, charge_start_date, charge_end_date, billing_frequency, quantity, unit_price, total_price,
+    currency, problem, content_hash, first_run_id)
+select
+    staged.line_key, staged.invoice_id, staged.row_id, staged.contract_id, staged.subscription_id,
+    staged.subscription_name, staged.offer_id, staged.offer_name, staged.charge_type, staged.charge_start_date,
+    staged.charge_end_date, staged.billing_frequency, staged.quantity, staged.unit_price, staged.total_price,
+    staged.currency, staged.problem, staged.content_hash, audit.current_run_id()
+from staged_line as staged
+join billing.invoice as invoice using (invoice_id)
+where not exists (select from billing.invoice_line as known where known.line_key = staged.line_key)
+order by staged.extract_id, staged.position;
+
+-- Lines that AppXite changed, of invoices that add up. Not carried by an Addition yet: take the new values.
+update billing.invoice_line as known set
+    subscription_id = staged.subscription_id, subscription_name = staged.subscription_name, offer_id = staged.offer_id,
+    offer_name = staged.offer_name, charge_type = staged.charge_type, charge_start_date = staged.charge_start_date,
+    charge_end_date = staged.charge_end_date, billing_frequency = staged.billing_frequency,
+    quantity = staged.quantity, unit_price = staged.unit_price, total_price = staged.total_price,
+    currency = staged.currency, contract_id = staged.contract_id, problem = staged.problem,
+    content_hash = staged.content_hash
+from staged_line as staged
+join header_check using (invoice_id)
+where
+    header_check.adds_up
+    and known.line_key = staged.line_key
+    and known.revision = 1
+    and known.content_hash <> staged.content_hash
+    and not exists (select from delivery.addition_line as carried where carried.line_id = known.line_id)
+    and not exists (select from billing.invoice_line as later where later.line_key = known.line_key and later.revision > 1);
+
+-- Carried already: a revision that holds the difference. The newest revision's hash tells what was last seen.
+insert into billing.invoice_line (line_key, revision, invoice_id, row_id, contract_id, subscription_id, subscription_name,
+    offer_id, offer_name, charge_type, charge_start_date, charge_end_date, billing_frequency, quantity, unit_price,
+    total_price, currency, problem, content_hash, first_run_id)
+select
+    staged.line_key, latest.revision + 1, staged.invoice_id, staged.row_id, staged.contract_id, staged.subscription_id,
+    staged.subscription_name, staged.offer_id, staged.offer_name, staged.charge_type, staged.charge_start_date,
+    staged.charge_end_date, staged.billing_frequency, staged.quantity, staged.unit_price,
+    staged.total_price - so_far.total, staged.currency, staged.problem, staged.content_hash, audit.current_run_id()
+from staged_line as staged
+join header_check using (invoice_id)
+join lateral (
+    select known.revision, known.content_hash from billing.invoice_line as known
+    where known.line_key = staged.line_key order by known.revision desc limit 1
+) as latest on latest.content_hash <> staged.content_hash
+join lateral (
+    select sum(known.total_price) as total from billing.invoice_line as known where known.line_key = staged.line_key
+) as so_far on true
+where header_check.adds_up;
+
+-- Lines that AppXite removed. Not carried: removed here, too. Carried: a revision that takes the amount back.
+create temporary table vanished_line on commit drop as
+select known.line_key, known.invoice_id, max(known.revision) as revision, sum(known.total_price) as total
+from billing.invoice_line as known
+join header_check using (invoice_id)
+where
+    header_check.adds_up
+    and not exists (select from staged_line as staged where staged.line_key = known.line_key)
+group by known.line_key, known.invoice_id
+having sum(known.total_price) <> 0 or bool_and(not exists (
+    select from delivery.addition_line as carried where carried.line_id = known.line_id
+));
+
+insert into audit.log_entry (run_id, level, code, message, subject)
+select
+    audit.current_run_id(), 'WARNING', 'line_removed_in_appxite',
+    format('Line %s (%s) is no longer on its invoice', line_key, total),
+    jsonb_build_object('line_key', line_key, 'invoice_id', invoice_id, 'amount', total::text)
+from vanished_line;
+
+insert into billing.invoice_line (line_key, revision, invoice_id, row_id, contract_id, subscription_id, subscription_name,
+    offer_id, offer_name, charge_type, charge_start_date, charge_end_date, billing_frequency, quantity, unit_price,
+    total_price, currency, content_hash, first_run_id)
+select
+    first.line_key, vanished.revision + 1, first.invoice_id, first.row_id, first.contract_id, first.subscription_id,
+    first.subscription_name, first.offer_id, first.offer_name, first.charge_type, first.charge_start_date,
+    first.charge_end_date, first.billing_frequency, first.quantity, first.unit_price, -vanished.total, first.currency,
+    'removed', audit.current_run_id()
+from vanished_line as vanished
+join billing.invoice_line as first on first.line_key = vanished.line_key and first.revision = 1
+where exists (
+    select from billing.invoice_line as known join delivery.addition_line as carried using (line_id)
+    where known.line_key = vanished.line_key
+);
+
+delete from billing.invoice_line as known
+using vanished_line as vanished
+where
+    known.line_key = vanished.line_key
+    and not exists (
+        select from billing.invoice_line as other join delivery.addition_line as carried using (line_id)
+        where other.line_key = vanished.line_key
+    );

@@ -1,0 +1,68 @@
+-- Guarantees: whatever is wrong with what AppXite gave is said in audit.log_entry, once per run: unreadable headers,
+-- rows without a header, invoices that do not add up, periods without any invoice. Ends with these findings, one row
+-- each. Lines concerned are held by billing/hold_lines.sql; the rest goes on.
+-- May run again: says nothing twice. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
+
+create temporary table finding on commit drop as
+with run_header as (
+    select header.*, feed.billing_period
+    from staging.invoice_header as header
+    join staging.extract as feed using (extract_id)
+    where feed.run_id = audit.current_run_id()
+),
+run_row as (
+    select staged.* from staging.invoice_row as staged
+    join staging.extract as feed using (extract_id)
+    where feed.run_id = audit.current_run_id()
+)
+select
+    'ERROR' as level,
+    'header_unreadable' as code,
+    format('Invoice header %s cannot be read: %s', coalesce(header.invoice_number, header.invoice_id::text, '(no number)'),
+        coalesce(header.problem, 'organization, date, currency or provider is missing')) as message,
+    jsonb_build_object('invoice_id', header.invoice_id, 'position', header.position) as subject
+from run_header as header
+where
+    (header.provider_organization_id is null
+        or header.provider_organization_id = (select requester_id from audit.run where run_id = audit.current_run_id()))
+    and (
+        header.invoice_id is null or header.status is null or header.provider_organization_id is null
+        or header.consumer_organization_id is null or header.invoice_date is null or header.currency is null
+    )
+union all
+select
+    'ERROR', 'row_without_header',
+    format('%s rows of invoice %s have no header in their period', count(*), coalesce(run_row.invoice_number, run_row.invoice_id::text, '(none)')),
+    jsonb_build_object('invoice_id', run_row.invoice_id)
+from run_row
+where not exists (select from run_header as header where header.invoice_id = run_row.invoice_id)
+group by run_row.invoice_id, run_row.invoice_number
+union all
+select
+    'WARNING', 'invoice_does_not_add_up',
+    format('Invoice %s of %s: its rows do not give its total of %s %s; all its lines wait', invoice.invoice_number,
+        organization.name, coalesce(invoice.total_amount::text, '(unreadable)'), invoice.currency),
+    jsonb_build_object('invoice_id', invoice.invoice_id)
+from billing.invoice as invoice
+join mapping.organization as organization using (organization_id)
+where not invoice.adds_up and invoice.invoice_id in (select invoice_id from run_header)
+union all
+select
+    'WARNING', 'period_without_invoices',
+    format('AppXite has no invoice in %s. If that is unexpected, look at the requester id and at AppXite.', to_char(period, 'YYYY-MM')),
+    jsonb_build_object('billing_period', period)
+from audit.run
+cross join unnest(billing_periods) as period
+where
+    run_id = audit.current_run_id()
+    and not exists (select from run_header as header where header.billing_period = period);
+
+insert into audit.log_entry (run_id, level, code, message, subject)
+select audit.current_run_id(), level, code, message, subject
+from finding
+where not exists (
+    select from audit.log_entry as said
+    where said.run_id = audit.current_run_id() and said.code = finding.code and said.message = finding.message
+);
+
+select level, code, message from finding order by level, code, message;

@@ -1,0 +1,165 @@
+-- Guarantees: per invoice of the run, source = delivered + held + excluded + awaiting approval + in doubt, where
+-- delivered counts only what this run re-read from ConnectWise and found equal to the cent, billable, and touching the
+-- cycles of its lines and no other. A line whose cycle ConnectWise has invoiced since counts by the proof made before.
+-- Ends with the breaches, one row each; no row: every promise held.
+-- May run again: makes the run's proof anew. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
+
+create temporary table proof_invoice on commit drop as
+select invoice.*
+from billing.invoice as invoice
+join audit.run as run on run.run_id = audit.current_run_id()
+where
+    (cardinality(run.organization_ids) = 0 or invoice.organization_id = any(run.organization_ids))
+    and (
+        invoice.billing_period = any(run.billing_periods)
+        or invoice.invoice_id in (
+            select line.invoice_id
+            from delivery.plan as plan
+            join delivery.plan_item as item using (plan_id)
+            join delivery.plan_item_line as item_line using (plan_item_id)
+            join billing.invoice_line as line using (line_id)
+            where plan.run_id = run.run_id
+        )
+    );
+
+create temporary table observed on commit drop as
+select staged.*
+from staging.addition as staged
+join staging.extract as feed using (extract_id)
+where feed.run_id = audit.current_run_id();
+
+create temporary table carried_line on commit drop as
+with span as (
+    select carried.delivery_key, min(carried.cycle_start) as first_day, max(carried.cycle_end) as last_day
+    from delivery.addition_line as carried
+    group by carried.delivery_key
+)
+select
+    carried.line_id,
+    carried.delivery_key,
+    carried.amount,
+    carried.cycle_start,
+    ledger.state,
+    ledger.agreement_id,
+    ledger.connectwise_addition_id,
+    ledger.marker,
+    carried.proven_run_id is not null and carried.cycle_start < agreement.next_invoice_date as is_invoiced_and_proven,
+    coalesce(
+        -- In conflict: the newest change did not go through, what stood before may still be right.
+        ledger.state in ('delivered', 'conflict')
+        and observed.bill_customer = 'Billable'
+        and observed.marker = ledger.marker
+        and observed.ext_price = carried.amount
+        and billing.line_amount(observed.quantity - coalesce(observed.less_included, 0), observed.unit_price) = carried.amount
+        and observed.effective_date between span.first_day and carried.cycle_end
+        and observed.cancelled_date between carried.cycle_start and span.last_day,
+        false
+    ) as is_verified,
+    concat_ws(
+        ', ',
+        case when observed.addition_id is null then 'not found in ConnectWise' end,
+        case when observed.bill_customer <> 'Billable' then 'set to ' || observed.bill_customer end,
+        case when observed.marker is distinct from ledger.marker then 'marker changed' end,
+        case when observed.ext_price <> carried.amount then format('bills %s instead of %s', observed.ext_price, carried.amount) end,
+        case when observed.cancelled_date is null then 'has no end and bills for ever' end,
+        case when observed.effective_date not between span.first_day and carried.cycle_end
+            or observed.cancelled_date not between carried.cycle_start and span.last_day
+            then format('bills from %s to %s instead of %s to %s', observed.effective_date, observed.cancelled_date, span.first_day, span.last_day) end,
+        case when ledger.state not in ('delivered', 'conflict') then 'ledger says ' || ledger.state end
+    ) as finding
+from delivery.addition_line as carried
+join delivery.addition as ledger using (delivery_key)
+join span using (delivery_key)
+join mapping.agreement as agreement on agreement.agreement_id = ledger.agreement_id
+join billing.invoice_line as line on line.line_id = carried.line_id
+join proof_invoice on proof_invoice.invoice_id = line.invoice_id
+left join observed
+    on observed.agreement_id = ledger.agreement_id and observed.addition_id = ledger.connectwise_addition_id;
+
+update delivery.addition_line as carried set proven_run_id = audit.current_run_id()
+from carried_line
+where carried.line_id = carried_line.line_id and carried_line.is_verified and carried.proven_run_id is null;
+
+delete from audit.invoice_proof where run_id = audit.current_run_id();
+
+insert into audit.invoice_proof (run_id, invoice_id, currency, source_total, delivered, held, excluded, awaiting_approval,
+    in_doubt, difference)
+with line_money as (
+    select
+        line.invoice_id,
+        coalesce(line.total_price, 0) as total,
+        case when carried.line_id is not null and (carried.is_verified or carried.is_invoiced_and_proven) then carried.amount else 0 end as delivered,
+        -- A person's typed price bills more or less than AppXite's; the difference is theirs, and shown as excluded.
+        case when carried.line_id is not null then line.total_price - carried.amount
+            when decision.outcome = 'excluded' then coalesce(line.total_price, 0) else 0 end as excluded,
+        case when carried.line_id is not null and not (carried.is_verified or carried.is_invoiced_and_proven) then carried.amount else 0 end as in_doubt,
+        case when carried.line_id is null and (decision.outcome = 'held' or decision.outcome is null) then coalesce(line.total_price, 0) else 0 end as held,
+        case when carried.line_id is null and decision.outcome = 'deliver' then coalesce(line.total_price, 0) else 0 end as awaiting_approval
+    from billing.invoice_line as line
+    join proof_invoice using (invoice_id)
+    left join carried_line as carried on carried.line_id = line.line_id
+    left join billing.line_decision as decision on decision.line_id = line.line_id
+),
+per_invoice as (
+    select
+        invoice.invoice_id,
+        invoice.currency,
+        coalesce(invoice.total_amount, sum(money.total), 0) as source_total,
+        coalesce(sum(money.delivered), 0) as delivered,
+        coalesce(sum(money.held), 0)
+            + case when invoice.adds_up then 0 else coalesce(invoice.total_amount - coalesce(sum(money.total), 0), 0) end as held,
+        coalesce(sum(money.excluded), 0) as excluded,
+        coalesce(sum(money.awaiting_approval), 0) as awaiting_approval,
+        coalesce(sum(money.in_doubt), 0) as in_doubt
+    from proof_invoice as invoice
+    left join line_money as money using (invoice_id)
+    group by invoice.invoice_id, invoice.currency, invoice.total_amount, invoice.adds_up
+)
+select
+    audit.current_run_id(), invoice_id, currency, source_total, delivered, held, excluded, awaiting_approval, in_doubt,
+    source_total - delivered - held - excluded - awaiting_approval - in_doubt
+from per_invoice;
+
+create temporary table breach on commit drop as
+select 'difference' as code,
+    format('Invoice %s: %s %s are not accounted for', invoice.invoice_number, proof.difference, proof.currency) as message,
+    jsonb_build_object('invoice_id', proof.invoice_id) as subject
+from audit.invoice_proof as proof join billing.invoice as invoice using (invoice_id)
+where proof.run_id = audit.current_run_id() and proof.difference <> 0
+union all
+select 'in_doubt',
+    format('Line %s: Addition %s on agreement %s %s', line_id, connectwise_addition_id, agreement_id, coalesce(nullif(finding, ''), 'is not settled')),
+    jsonb_build_object('line_id', line_id, 'delivery_key', delivery_key)
+from carried_line where not is_verified and not is_invoiced_and_proven
+union all
+select 'duplicate',
+    format('Agreement %s: %s billable Additions carry the marker %s', agreement_id, count(*), marker),
+    jsonb_build_object('agreement_id', agreement_id, 'marker', marker)
+from observed
+where bill_customer = 'Billable' and marker is not null
+group by agreement_id, marker having count(*) > 1;
+
+-- Copying an agreement in ConnectWise copies its Additions, markers included. A person did that; it is said, not undone.
+insert into audit.log_entry (run_id, level, code, message, subject)
+select
+    audit.current_run_id(), 'WARNING', 'copied_addition',
+    format('Agreement %s: Addition %s bills and carries the marker %s, which belongs to another agreement', observed.agreement_id, observed.addition_id, observed.marker),
+    jsonb_build_object('agreement_id', observed.agreement_id, 'addition_id', observed.addition_id)
+from observed
+where
+    observed.bill_customer = 'Billable'
+    and observed.marker like 'axs-' || billing.text_setting('environment') || '-%'
+    and not exists (
+        select from delivery.addition as ledger
+        where ledger.marker = observed.marker and ledger.agreement_id = observed.agreement_id
+    );
+
+insert into audit.log_entry (run_id, level, code, message, subject)
+select audit.current_run_id(), 'ERROR', 'breach_' || code, message, subject from breach;
+
+-- Money that could not even be read is a breach, too.
+select code, message from breach
+union all
+select code, message from audit.log_entry
+where run_id = audit.current_run_id() and code in ('header_unreadable', 'row_without_header')
+order by code, message;

@@ -1,0 +1,196 @@
+-- Guarantees: plans, the ledger of Additions (one row per delivery key), every attempt, and the proof.
+
+create table delivery.plan (
+    plan_id bigint generated always as identity primary key,
+    run_id bigint not null unique references audit.run,
+    state text not null default 'proposed'
+        check (state in ('proposed', 'approved', 'applied', 'rejected', 'superseded')),
+    is_dry_run boolean not null default false,
+    approved_by text,
+    approved_at timestamptz,
+    created_at timestamptz not null default now(),
+    check (state not in ('approved', 'applied') or not is_dry_run),
+    check (state not in ('approved', 'applied') or approved_by is not null)
+);
+comment on table delivery.plan is 'What a run wants to write to ConnectWise. Nothing is written before it is approved; a dry run''s plan never can be.';
+comment on column delivery.plan.state is 'superseded: a later run decided again before this plan was approved.';
+
+create table delivery.plan_item (
+    plan_item_id bigint generated always as identity primary key,
+    plan_id bigint not null references delivery.plan,
+    delivery_key text not null,
+    action text not null check (action in ('create', 'update')),
+    agreement_id integer not null references mapping.agreement,
+    company_id integer not null references mapping.company,
+    subscription_id text,
+    is_persistent boolean not null,
+    marker text not null,
+    payload jsonb not null,
+    payload_hash text not null,
+    payload_before jsonb,
+    next_invoice_date date,
+    amount billing.amount not null,
+    shard integer not null,
+    state text not null default 'pending' check (state in ('pending', 'done', 'refused', 'conflict', 'skipped')),
+    unique (plan_id, delivery_key)
+);
+create index on delivery.plan_item (plan_id, shard);
+comment on table delivery.plan_item is 'One Addition to create or to update. Unchanged Additions are not listed.';
+comment on column delivery.plan_item.payload is 'Exactly what will stand in ConnectWise, in its field names; payload_hash seals it.';
+comment on column delivery.plan_item.next_invoice_date is 'Of the agreement when the plan was made; if it moved, the item is skipped and decided again.';
+comment on column delivery.plan_item.amount is 'Money of the lines that this item newly delivers.';
+
+create table delivery.plan_item_line (
+    plan_item_id bigint not null references delivery.plan_item on delete cascade,
+    line_id bigint not null references billing.invoice_line,
+    cycle_start date not null,
+    cycle_end date not null,
+    amount billing.amount not null,
+    primary key (plan_item_id, line_id)
+);
+create index on delivery.plan_item_line (line_id);
+comment on table delivery.plan_item_line is 'The lines that a plan item newly delivers.';
+
+create table delivery.addition (
+    delivery_key text primary key,
+    marker text not null unique,
+    agreement_id integer not null references mapping.agreement,
+    company_id integer not null references mapping.company,
+    subscription_id text,
+    is_persistent boolean not null,
+    state text not null
+        check (state in ('intended', 'created', 'active', 'delivered', 'updating', 'refused', 'conflict')),
+    connectwise_addition_id integer,
+    payload jsonb not null,
+    payload_hash text not null,
+    applied_payload jsonb,
+    problem text,
+    plan_id bigint not null references delivery.plan,
+    intended_at timestamptz not null default now(),
+    delivered_at timestamptz,
+    unique (agreement_id, connectwise_addition_id)
+);
+create index on delivery.addition (subscription_id, agreement_id);
+create index on delivery.addition (agreement_id);
+comment on table delivery.addition is 'The ledger: one row per delivery key, committed before anything is sent.';
+comment on column delivery.addition.state is 'intended: nothing known to exist. created: stands inert. active: set to bill, not read back. delivered: read back and equal. updating: a change is under way. refused: ConnectWise said no. conflict: ConnectWise holds something else.';
+comment on column delivery.addition.applied_payload is 'What was last read back as equal: a person''s change in ConnectWise is seen against it.';
+
+create table delivery.addition_line (
+    line_id bigint primary key references billing.invoice_line,
+    delivery_key text not null references delivery.addition,
+    plan_id bigint not null references delivery.plan,
+    cycle_start date not null,
+    cycle_end date not null,
+    amount billing.amount not null,
+    proven_run_id bigint references audit.run
+);
+create index on delivery.addition_line (delivery_key);
+comment on table delivery.addition_line is 'Which Addition carries a line, and in which ConnectWise cycle. A line stands here once or not at all.';
+comment on column delivery.addition_line.amount is 'What ConnectWise bills for the line in that cycle.';
+comment on column delivery.addition_line.proven_run_id is 'The first run whose proof read it back from ConnectWise; needed once its cycle is invoiced and the Addition moves on.';
+
+create table delivery.attempt (
+    attempt_id bigint generated always as identity primary key,
+    delivery_key text not null,
+    plan_id bigint,
+    operation text not null check (operation in ('create', 'activate', 'update', 'neutralise', 'deactivate')),
+    outcome text not null check (outcome in ('invoke', 'ok', 'fail', 'unknown')),
+    connectwise_addition_id integer,
+    detail text not null default '',
+    worker text not null,
+    attempted_at timestamptz not null default clock_timestamp()
+);
+create index on delivery.attempt (delivery_key);
+create index on delivery.attempt (plan_id);
+comment on table delivery.attempt is 'Append-only: invoke before each write is sent, then ok, fail (certainly not applied) or unknown.';
+create trigger append_only before update or delete on delivery.attempt
+    for each row execute function audit.refuse_change();
+
+create table audit.invoice_proof (
+    run_id bigint not null references audit.run,
+    invoice_id bigint not null references billing.invoice,
+    currency text not null,
+    source_total billing.amount not null,
+    delivered billing.amount not null,
+    held billing.amount not null,
+    excluded billing.amount not null,
+    awaiting_approval billing.amount not null,
+    in_doubt billing.amount not null,
+    difference billing.amount not null,
+    proven_at timestamptz not null default now(),
+    primary key (run_id, invoice_id)
+);
+comment on table audit.invoice_proof is 'Per run and invoice: source = delivered + held + excluded + awaiting approval + in doubt, delivered as re-read from ConnectWise.';
+comment on column audit.invoice_proof.held is 'Held lines, and the gap between the header''s total and its rows when an invoice does not add up.';
+comment on column audit.invoice_proof.difference is 'Anything but 0.00 is a breach: the run turns red.';
+
+create function delivery.marker_for(delivery_key text) returns text language sql stable as $$
+    select 'axs-' || billing.text_setting('environment') || '-'
+        || left(encode(sha256(convert_to(delivery_key, 'UTF8')), 'hex'), 32)
+$$;
+comment on function delivery.marker_for(text) is 'The delivery key as ConnectWise stores it: at most 49 characters of letters, digits and dashes.';
+
+create function delivery.payload_for(
+    product_id integer, quantity numeric, unit_price numeric, effective_date date, cancelled_date date,
+    invoice_description text, marker text
+) returns jsonb language sql stable as $$
+    select jsonb_build_object(
+        'product', jsonb_build_object('id', product_id),
+        'billCustomer', 'Billable',
+        'quantity', trim_scale(quantity),
+        'lessIncluded', 0,
+        'unitPrice', trim_scale(unit_price),
+        'effectiveDate', to_char(effective_date, 'YYYY-MM-DD"T00:00:00Z"'),
+        'cancelledDate', to_char(cancelled_date, 'YYYY-MM-DD"T00:00:00Z"'),
+        'invoiceDescription', invoice_description || case carrier when 'description' then ' [' || marker || ']' else '' end
+    ) || case carrier
+        when 'serial_number' then jsonb_build_object('serialNumber', marker)
+        when 'custom_field' then jsonb_build_object('customFields', jsonb_build_array(jsonb_build_object(
+            'id', billing.text_setting('marker_custom_field_id')::integer, 'value', marker
+        )))
+        else '{}'
+    end
+    from (select billing.text_setting('marker_carrier') as carrier) as setting
+$$;
+comment on function delivery.payload_for(integer, numeric, numeric, date, date, text, text) is
+'The Addition as ConnectWise shall hold it, in its field names.';
+
+create view billing.desired_addition as
+select
+    decision.delivery_key,
+    delivery.marker_for(decision.delivery_key) as marker,
+    decision.agreement_id,
+    decision.company_id,
+    decision.product_id,
+    line.subscription_id,
+    coalesce(bool_or(decision.is_persistent), false) as is_persistent,
+    decision.quantity,
+    decision.unit_price,
+    decision.invoice_description,
+    min(decision.effective_date) as effective_date,
+    max(decision.cancelled_date) as cancelled_date,
+    sum(decision.amount) as amount,
+    count(*) as line_count
+from billing.line_decision as decision
+join billing.invoice_line as line using (line_id)
+where
+    decision.outcome = 'deliver'
+    and not exists (select from delivery.addition_line as carried where carried.line_id = decision.line_id)
+group by
+    decision.delivery_key, decision.agreement_id, decision.company_id, decision.product_id, line.subscription_id,
+    decision.quantity, decision.unit_price, decision.invoice_description;
+comment on view billing.desired_addition is
+'The Additions that should exist for lines not delivered yet. One whose delivery_key is in the ledger prolongs that Addition.';
+
+create view billing.line_in_scope as
+select line.line_id, line.invoice_id
+from billing.invoice_line as line
+join billing.invoice as invoice using (invoice_id)
+join audit.run as run on run.run_id = audit.current_run_id()
+where
+    (run.kind = 'nightly' or invoice.billing_period = any(run.billing_periods))
+    and (cardinality(run.organization_ids) = 0 or invoice.organization_id = any(run.organization_ids))
+    and not exists (select from delivery.addition_line as carried where carried.line_id = line.line_id);
+comment on view billing.line_in_scope is
+'The lines that the current run decides about: not carried by an Addition yet, of its periods and organizations. A nightly run decides about all open lines, so that one cured cause releases every line of it.';

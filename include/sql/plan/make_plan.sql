@@ -1,0 +1,104 @@
+-- Guarantees: the run has one plan: every Addition to create or to update, sealed by the hash of what will be sent.
+-- What already stands as it should is not listed. An Addition that ConnectWise refused is planned again only when it
+-- differs from what was refused. Older plans still waiting that speak of the same lines are superseded.
+-- May run again: a proposed plan of the run is made anew; an approved one is left alone.
+-- By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
+
+select pg_advisory_xact_lock(hashtext('billing.decide'));
+
+insert into delivery.plan (run_id, is_dry_run)
+select run_id, is_dry_run from audit.run where run_id = audit.current_run_id()
+on conflict (run_id) do nothing;
+
+create temporary table this_plan on commit drop as
+select plan_id from delivery.plan where run_id = audit.current_run_id() and state = 'proposed';
+
+delete from delivery.plan_item where plan_id in (select plan_id from this_plan);
+
+create temporary table wanted on commit drop as
+with scope as (
+    select distinct decision.delivery_key
+    from billing.line_in_scope join billing.line_decision as decision using (line_id)
+    where decision.outcome = 'deliver'
+),
+complete as (
+    select
+        desired.*,
+        ledger.state as ledger_state,
+        ledger.payload as ledger_payload,
+        ledger.payload_hash as ledger_hash,
+        case when ledger.state = 'delivered' then 'update' else 'create' end as action,
+        case
+            when ledger.state = 'delivered' then ledger.payload || (
+                delivery.payload_for(
+                    desired.product_id, desired.quantity, desired.unit_price, desired.effective_date,
+                    desired.cancelled_date, desired.invoice_description, desired.marker
+                ) - 'effectiveDate'
+            )
+            else delivery.payload_for(
+                desired.product_id, desired.quantity, desired.unit_price, desired.effective_date,
+                desired.cancelled_date, desired.invoice_description, desired.marker
+            )
+        end as payload
+    from billing.desired_addition as desired
+    join scope using (delivery_key)
+    left join delivery.addition as ledger using (delivery_key)
+    where ledger.state is null or ledger.state in ('delivered', 'refused')
+)
+select complete.*, encode(sha256(convert_to(payload::text, 'UTF8')), 'hex') as payload_hash
+from complete;
+
+insert into billing.held_reason (line_id, reason_code, detail)
+select decision.line_id, 'refused_by_connectwise', coalesce(ledger.problem, '')
+from wanted
+join delivery.addition as ledger using (delivery_key)
+join billing.line_decision as decision using (delivery_key)
+where wanted.ledger_state = 'refused' and wanted.payload_hash = wanted.ledger_hash and decision.outcome = 'deliver'
+on conflict (line_id, reason_code) do update set detail = excluded.detail;
+
+update billing.line_decision as known
+set outcome = 'held', run_id = audit.current_run_id(), decided_at = now()
+from wanted
+where
+    known.delivery_key = wanted.delivery_key
+    and known.outcome = 'deliver'
+    and wanted.ledger_state = 'refused'
+    and wanted.payload_hash = wanted.ledger_hash;
+
+delete from wanted where ledger_state = 'refused' and payload_hash = ledger_hash;
+
+insert into delivery.plan_item (plan_id, delivery_key, action, agreement_id, company_id, subscription_id, is_persistent,
+    marker, payload, payload_hash, payload_before, next_invoice_date, amount, shard)
+select
+    this_plan.plan_id, wanted.delivery_key, wanted.action, wanted.agreement_id, wanted.company_id,
+    wanted.subscription_id, wanted.is_persistent, wanted.marker, wanted.payload, wanted.payload_hash,
+    case when wanted.action = 'update' then wanted.ledger_payload end, agreement.next_invoice_date, wanted.amount,
+    wanted.agreement_id % 8
+from wanted
+join mapping.agreement as agreement using (agreement_id)
+cross join this_plan
+order by wanted.agreement_id, wanted.delivery_key;
+
+insert into delivery.plan_item_line (plan_item_id, line_id, cycle_start, cycle_end, amount)
+select item.plan_item_id, decision.line_id, decision.cycle_start, decision.cycle_end, decision.amount
+from delivery.plan_item as item
+join this_plan using (plan_id)
+join billing.line_decision as decision using (delivery_key)
+where
+    decision.outcome = 'deliver'
+    and not exists (select from delivery.addition_line as carried where carried.line_id = decision.line_id);
+
+update delivery.plan as older set state = 'superseded'
+where
+    older.state = 'proposed'
+    and not older.is_dry_run
+    and older.plan_id not in (select plan_id from this_plan)
+    and not (select is_dry_run from audit.run where run_id = audit.current_run_id())
+    and exists (
+        select from delivery.plan_item as older_item
+        join delivery.plan_item_line as older_line using (plan_item_id)
+        join delivery.plan_item_line as newer_line using (line_id)
+        join delivery.plan_item as newer_item on newer_item.plan_item_id = newer_line.plan_item_id
+        join this_plan on this_plan.plan_id = newer_item.plan_id
+        where older_item.plan_id = older.plan_id
+    );
