@@ -24,23 +24,23 @@ class _DecimalEncoder(json.JSONEncoder):
 
 
 def connect(dsn: str, *, user: str | None = None) -> Connection:
-    """Open a connection on which numbers in jsonb arrive as Decimal.
+    """Open a connection in autocommit mode (transactions are always explicit); numbers in jsonb arrive as Decimal.
 
     user: the person on whose behalf changes are made; stands in audit.change.
     """
-    connection: Connection = psycopg.connect(dsn)
+    connection: Connection = psycopg.connect(dsn, autocommit=True)
     prepare(connection, user=user)
     return connection
 
 
 def prepare(connection: Connection, *, user: str | None = None) -> None:
     """Make a connection that somebody else opened (an Airflow hook) behave like one of ours."""
+    # Without it, a select would silently open a transaction, and `with connection.transaction()` would not commit.
+    connection.autocommit = True
     set_json_loads(functools.partial(json.loads, parse_float=Decimal), connection)
     set_json_dumps(functools.partial(json.dumps, cls=_DecimalEncoder, allow_nan=False), connection)
     if user is not None:
         connection.execute("select set_config('billing.user', %s, false)", [user])
-    if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-        connection.commit()
 
 
 def run_sql_file(connection: Connection, name: str, run_id: int) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from billing_sync.db import Connection, run_sql_file
 
 REFRESH_REFERENCE = "mapping/refresh_reference.sql"
+REFRESH_OFFERS = "mapping/refresh_offers.sql"
 LOAD_INVOICES = "billing/load_invoices.sql"
 CHECK_SOURCE = "checks/check_source.sql"
 MAP_LINES = "billing/map_lines.sql"
@@ -15,6 +16,7 @@ MAKE_PLAN = "plan/make_plan.sql"
 
 STEPS = (
     REFRESH_REFERENCE,
+    REFRESH_OFFERS,
     LOAD_INVOICES,
     CHECK_SOURCE,
     MAP_LINES,

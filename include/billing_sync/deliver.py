@@ -63,10 +63,9 @@ class DeliveryCounts:
 
 
 class Deliverer:
-    """Delivers the shards of one approved plan over one database connection (put into autocommit) and one client."""
+    """Delivers the shards of one approved plan over one database connection (of db.connect) and one client."""
 
     def __init__(self, connection: Connection, connectwise: ConnectWise, plan_id: int) -> None:
-        connection.autocommit = True
         self._db = connection
         self._connectwise = connectwise
         self._plan_id = plan_id
@@ -128,8 +127,12 @@ class Deliverer:
                 [self._plan_id, agreement_id],
             ):
                 self._begin(item, agreement)
-            for addition in self._open_additions(agreement_id):
-                self._advance(addition)
+            open_additions = self._open_additions(agreement_id)
+            standing: dict[int, Record] = {}
+            if any(addition["state"] == "updating" for addition in open_additions):
+                standing = self._list(agreement_id)
+            for addition in open_additions:
+                self._advance(addition, standing)
             self._read_back(agreement_id)
 
     @contextmanager
@@ -233,14 +236,17 @@ class Deliverer:
             [agreement_id],
         )
 
-    def _advance(self, addition: dict[str, Any]) -> None:
-        """Bring an Addition as far as `active`; what cannot be finished now keeps its state for the next try."""
+    def _advance(self, addition: dict[str, Any], standing: dict[int, Record]) -> None:
+        """Bring an Addition as far as `active`; what cannot be finished now keeps its state for the next try.
+
+        standing: the agreement's Additions by id, as they were just before (one list instead of a look-up each).
+        """
         if addition["state"] == "intended" and not self._create(addition):
             return
         if addition["state"] == "created":
             self._activate(addition)
         elif addition["state"] == "updating":
-            self._update(addition)
+            self._update(addition, standing)
 
     # -- create inert, record the winner ---------------------------------------------------------------------------
 
@@ -271,8 +277,8 @@ class Deliverer:
     def _adopt(self, addition: dict[str, Any]) -> bool:
         """Look for what an earlier try may have left in ConnectWise: our marker on this agreement, lowest id."""
         found = [
-            int(record["id"])
-            for record in self._list(addition["agreement_id"])
+            addition_id
+            for addition_id, record in self._list(addition["agreement_id"]).items()
             if self._marker.read(record) == addition["marker"]
         ]
         if not found:
@@ -299,9 +305,10 @@ class Deliverer:
         if self._patch(addition, "activate", patch_operations(addition["payload"])):
             self._set_state(addition, "active")
 
-    def _update(self, addition: dict[str, Any]) -> None:
+    def _update(self, addition: dict[str, Any], standing: dict[int, Record]) -> None:
         """Change an Addition that stands, unless a person changed it since we last read it back."""
-        record = self._connectwise.addition(addition["agreement_id"], addition["connectwise_addition_id"])
+        addition_id = addition["connectwise_addition_id"]
+        record = standing.get(addition_id) or self._connectwise.addition(addition["agreement_id"], addition_id)
         if record is None:
             self._conflict(addition, "changed_in_connectwise", "the Addition was deleted in ConnectWise")
             return
@@ -349,7 +356,7 @@ class Deliverer:
     def _read_back(self, agreement_id: int) -> None:
         """Read the agreement's Additions once, compare each that was written, neutralise what is not a winner."""
         written = [addition for addition in self._open_additions(agreement_id) if addition["state"] == "active"]
-        records = {int(record["id"]): record for record in self._list(agreement_id)}
+        records = self._list(agreement_id)
         for addition in written:
             record = records.get(addition["connectwise_addition_id"])
             found = differences(addition["payload"], record, self._marker) if record else ["it is not listed"]
@@ -482,8 +489,8 @@ class Deliverer:
             ],
         )
 
-    def _list(self, agreement_id: int) -> list[Record]:
-        return [record for page in self._connectwise.additions(agreement_id) for record in page]
+    def _list(self, agreement_id: int) -> dict[int, Record]:
+        return {int(record["id"]): record for page in self._connectwise.additions(agreement_id) for record in page}
 
     def _all(self, statement: str, values: Sequence[Any]) -> list[dict[str, Any]]:
         with self._db.cursor(row_factory=dict_row) as cursor:

@@ -53,7 +53,7 @@ class ReferenceCounts:
     warnings: list[str] = field(default_factory=list)
 
 
-# -- invoices ----------------------------------------------------------------------------------------------------------
+# -- invoices --------------------------------------------------------------------------------------------------------
 
 
 def extract_invoices(conn: Connection, appxite: AppXite, run_id: int, period: date) -> ExtractCounts:
@@ -76,7 +76,7 @@ def extract_invoices(conn: Connection, appxite: AppXite, run_id: int, period: da
     return ExtractCounts(headers.rows, rows.rows, headers.pages + rows.pages, headers.problems + rows.problems)
 
 
-# -- reference data ------------------------------------------------------------------------------------------------------
+# -- reference data --------------------------------------------------------------------------------------------------
 
 
 def extract_appxite_reference(conn: Connection, appxite: AppXite, run_id: int) -> ReferenceCounts:
@@ -120,7 +120,7 @@ def _reference(
     result.rows[feed] = extract.rows
 
 
-# -- Additions ---------------------------------------------------------------------------------------------------------
+# -- Additions -------------------------------------------------------------------------------------------------------
 
 
 def extract_additions(
@@ -155,9 +155,12 @@ def extract_additions(
     with conn.transaction():
         # Filled while ConnectWise is read; the feed's own row is locked only for the moment in which it is taken over.
         conn.execute("drop table if exists pg_temp.loaded_addition")
-        conn.execute("create temp table loaded_addition (like staging.addition) on commit drop")
-        conn.execute("alter table loaded_addition drop column extract_id")
         columns = sql.SQL(", ").join(map(sql.Identifier, shape.columns))
+        conn.execute(
+            sql.SQL(
+                "create temp table loaded_addition on commit drop as select {} from staging.addition with no data"
+            ).format(columns)
+        )
         statement = sql.SQL("copy loaded_addition ({}) from stdin").format(columns)
         with conn.cursor() as cursor, cursor.copy(statement) as copy:
             for number, (agreement_id, listed) in enumerate(_side_by_side(read, ids, connections), 1):
@@ -236,7 +239,7 @@ def _addition_rows(
             yield row
 
 
-# -- one feed ----------------------------------------------------------------------------------------------------------
+# -- one feed --------------------------------------------------------------------------------------------------------
 
 
 class _Extract:
@@ -373,7 +376,7 @@ def _lock(conn: Connection, run_id: int, source: str, feed: str, period: date | 
         raise TemporaryError(f"Another try of this task is loading {feed} of run {run_id}; run again later.")
 
 
-# -- reading ahead -----------------------------------------------------------------------------------------------------
+# -- reading ahead ---------------------------------------------------------------------------------------------------
 
 _END: Any = object()
 

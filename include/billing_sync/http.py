@@ -294,7 +294,7 @@ class Transport:
         JSON that cannot be taken and for an answer above the size bound.
         """
         backoff = wait_exponential_jitter(
-            initial=self._limits.first_wait, max=self._limits.longest_wait, jitter=self._limits.first_wait
+            multiplier=self._limits.first_wait, max=self._limits.longest_wait, jitter=self._limits.first_wait
         )
 
         def wait(state: RetryCallState) -> float:

@@ -49,7 +49,7 @@ def migrate(dsn: str) -> list[str]:
 
     Returns the names of the migrations applied. Raises ConfigurationError when an applied file was changed since.
     """
-    with connect(dsn) as connection:
+    with connect(dsn) as connection, connection.transaction():
         # Freed with the connection: a killed migration leaves no lock behind.
         connection.execute("select pg_advisory_xact_lock(hashtext('billing_sync.migrate'))")
         connection.execute(_LEDGER)

@@ -43,7 +43,6 @@ def agreements_to_prove(connection: Connection, run_id: int) -> list[int]:
         """,
         {"run_id": run_id},
     ).fetchall()
-    connection.commit()
     return [int(row[0]) for row in rows]
 
 
@@ -76,6 +75,5 @@ def prove(connection: Connection, connectwise: ConnectWise, run_id: int) -> dict
     row = totals.fetchone()
     assert row is not None and totals.description is not None
     result = {column.name: str(value) for column, value in zip(totals.description, row, strict=True)}
-    connection.commit()
     log.info("run %s is proven: %s", run_id, result)
     return result

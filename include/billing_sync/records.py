@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Context, Decimal
 from functools import lru_cache
-from typing import Annotated, Any, TypedDict, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import simplejson
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic: typing.TypedDict only from Python 3.12 on
 
 from billing_sync.http import Unreadable, shorten
 
@@ -33,7 +34,7 @@ _LONGEST_RAW_RECORD = 200_000
 _DEEPEST_RAW = 30
 _LONGEST_PROBLEM = 2_000
 
-# -- kinds of fields ---------------------------------------------------------------------------------------------------
+# -- kinds of fields -------------------------------------------------------------------------------------------------
 
 _EXACT = Context(prec=80)
 _AMOUNT_BOUND = 10**16  # of the domains billing.amount and billing.decimal_number
@@ -91,16 +92,17 @@ def _small(value: Any) -> int:
 def _decimal(places: int) -> Callable[[Any], Decimal]:
     def check(value: Any) -> Decimal:
         if type(value) is int:
-            value = Decimal(value)
-        elif type(value) is not Decimal:
+            number = Decimal(value)
+        elif type(value) is Decimal:
+            number = value
+        else:
             raise ValueError("no number")
-        if abs(value) >= _AMOUNT_BOUND:
+        if abs(number) >= _AMOUNT_BOUND:
             raise ValueError("out of range")
-        if -value.as_tuple().exponent > places:  # trailing zeros are no decimals
-            scaled = value.scaleb(places, _EXACT)
-            if scaled != scaled.to_integral_value(context=_EXACT):
-                raise ValueError("too many decimals")
-        return value
+        scaled = number.scaleb(places, _EXACT)  # 12.3400 has 2 decimals: trailing zeros are none
+        if scaled != scaled.to_integral_value(context=_EXACT):
+            raise ValueError("too many decimals")
+        return number
 
     return check
 
@@ -138,7 +140,7 @@ Flag = Annotated[bool, PlainValidator(_flag), Expected("true or false")]
 
 _TEXT_LIMITS = {Id: 200, Text: 1000, LongText: 10_000, Currency: 3}
 
-# -- AppXite (names: camelCase of these, in any case) ------------------------------------------------------------------
+# -- AppXite (names: camelCase of these, in any case) ----------------------------------------------------------------
 
 
 class InvoiceHeader(TypedDict):
@@ -215,7 +217,7 @@ class Subscription(TypedDict):
     end_date: Date | None
 
 
-# -- ConnectWise (names: see the paths in the shapes) -------------------------------------------------------------------
+# -- ConnectWise (names: see the paths in the shapes) ----------------------------------------------------------------
 
 
 class Company(TypedDict):
@@ -281,7 +283,7 @@ class Addition(TypedDict):
     marker: Text | None
 
 
-# -- from a record to a row ---------------------------------------------------------------------------------------------
+# -- from a record to a row ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -294,6 +296,10 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.field}: {self.words}"
+
+
+# How records with certain keys are read: columns with their key (or None), then those that need more than a look-up.
+_Readers = tuple[list[tuple[str, str | None]], list[tuple[str, tuple[tuple[str, ...], ...]]]]
 
 
 class Shape:
@@ -319,7 +325,7 @@ class Shape:
         self._expected = {column: _expected(hint) for column, hint in hints.items()}
         self._longest = {column: _longest(hint) for column, hint in hints.items()}
         # Which key of a record is which column. Records of a feed nearly always have the same keys in the same order.
-        self._readers: dict[tuple[str, ...], list[tuple[str, tuple[tuple[str, ...], ...]]]] = {}
+        self._readers: dict[tuple[str, ...], _Readers] = {}
 
     def rows(self, page: list[dict[str, Any]]) -> Iterable[tuple[Row, list[Problem]]]:
         """For each record: its values in the order of `columns` (None where unreadable), and what is wrong with it."""
@@ -337,24 +343,34 @@ class Shape:
             if len(self._readers) > 1000:  # somebody invents names: do not remember them all
                 self._readers.clear()
             readers = self._readers[keys] = self._find(keys)
-        flat = {}
-        for column, places in readers:
+        plain, special = readers
+        flat = {column: record[key] if key is not None else None for column, key in plain}
+        for column, places in special:
             value = _at(record, places[0]) if places else None
             for other in places[1:]:
                 if (again := _at(record, other)) != value:
                     value = Unreadable(f"given twice: {shorten(str(value), 30)}, {shorten(str(again), 30)}")
-            flat[column] = self._defaults.get(column) if value is None or value == "" else value
+            flat[column] = value
+        for column, value in flat.items():
+            if value is None or value == "":  # ConnectWise writes what is not set either way
+                flat[column] = self._defaults.get(column)
         return flat
 
-    def _find(self, keys: tuple[str, ...]) -> list[tuple[str, tuple[tuple[str, ...], ...]]]:
+    def _find(self, keys: tuple[str, ...]) -> _Readers:
         by_name: dict[str, list[str]] = {}
         for key in keys:
             by_name.setdefault(key.lower(), []).append(key)
-        found = []
+        plain: list[tuple[str, str | None]] = []
+        special = []
         for column, path in self._paths.items():
             head, *rest = path.split("/")
-            found.append((column, tuple((key, *rest) for key in by_name.get(head.lower(), []))))
-        return found
+            found = by_name.get(head.lower(), [])
+            if rest or len(found) > 1:
+                plain.append((column, None))  # keeps the columns in their order
+                special.append((column, tuple((key, *rest) for key in found)))
+            else:
+                plain.append((column, found[0] if found else None))
+        return plain, special
 
     def _field_by_field(self, record: dict[str, Any]) -> tuple[Row, list[Problem]]:
         values, problems = [], []
@@ -413,7 +429,7 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, (dict, list))
 
 
-# -- texts that PostgreSQL can store ------------------------------------------------------------------------------------
+# -- texts that PostgreSQL can store ---------------------------------------------------------------------------------
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -480,7 +496,7 @@ def problem_text(problems: list[Problem]) -> str | None:
     return text if len(text) <= _LONGEST_PROBLEM else text[: _LONGEST_PROBLEM - 1] + "…"
 
 
-# -- the shapes -----------------------------------------------------------------------------------------------------------
+# -- the shapes ------------------------------------------------------------------------------------------------------
 
 INVOICE_HEADER = Shape(InvoiceHeader)
 INVOICE_ROW = Shape(InvoiceRow)

@@ -65,12 +65,13 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "automated_daily_sync": _switch,
     "recurring_mode": _one_of("persistent", "dated"),
     "unit_price_decimals": _whole_number(2, 6),
+    "price_fallback": _one_of("one_unit", "hold"),
     "negative_additions": _one_of("send", "hold"),
     "zero_amounts": _one_of("send", "skip"),
     "late_lines": _one_of("next_open_cycle", "hold"),
     "marker_carrier": _one_of("serial_number", "description", "custom_field"),
     "marker_custom_field_id": _whole_number(1, 999_999_999),
-    "requests_per_minute": _whole_number(1, 1000),
+    "requests_per_minute": _whole_number(1, 100_000),
     "staging_retention_days": _whole_number(1, 3650),
 }
 

@@ -178,10 +178,21 @@ def stop_server(data: Path, *, seconds: float = 30) -> bool:
     for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # PostgreSQL's fast, immediate and no shutdown
         with suppress(psutil.Error):
             process.send_signal(how)
-            process.wait(seconds)
-        if not process.is_running():
+        if _ends(process, seconds):
             break
     return True
+
+
+def _ends(process: psutil.Process, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(psutil.NoSuchProcess):
+            # A dead server may stay a zombie for a while: whoever inherited it is in no hurry.
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.02)
+                continue
+        return True
+    return False
 
 
 class Postgres:

@@ -19,7 +19,6 @@ SEED = 7
 CUSTOMERS = 40
 MONTHS = 3
 START_SECONDS = 60
-API_VERSION = "2025.1"
 
 
 class SandboxProcess:
@@ -62,11 +61,7 @@ class SandboxProcess:
         connectwise = {
             "login": keys["public_key"],
             "password": keys["private_key"],
-            "extra": {
-                "company_id": keys["company_id"],
-                "client_id": keys["client_id"],
-                "api_version": API_VERSION,
-            },
+            "extra": {"company_id": keys["company_id"], "client_id": keys["client_id"]},
         }
         http = {"conn_type": "http", "host": self.url}
         return {

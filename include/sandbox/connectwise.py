@@ -609,14 +609,15 @@ class ConnectWise:
         return record
 
     def update_agreement(self, before: Json, wanted: Json, by: str, seq: int | None = None) -> Json:
-        after = self._agreement({**wanted, "id": before["id"]})
+        after = self._agreement({**wanted, "id": before["id"]}, forced=by == "person")
         after = self.store_change("agreement", before, after, by, seq)
         if after["agreementStatus"] != before["agreementStatus"]:
             for addition in list(self.store.additions(after["id"]).values()):
                 self.store.save("addition", {**addition, "agreementStatus": after["agreementStatus"]})
         return after
 
-    def _agreement(self, record: Json) -> Json:
+    def _agreement(self, record: Json, *, forced: bool = False) -> Json:
+        """The record with its references spelled out and its status; `forced` as for an Addition."""
         problems = []
         if not record.get("name"):
             problems.append(("name", "name is required."))
@@ -639,7 +640,7 @@ class ConnectWise:
             problems.append(("contact", "A contact is required."))
         dates = ("startDate", "billStartDate")
         problems += [(name, f"{name} is required.") for name in dates if not record.get(name)]
-        if problems:
+        if problems and not forced:
             raise invalid("Agreement", *problems)
         return {**record, "agreementStatus": self._agreement_status(record)}
 

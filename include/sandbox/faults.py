@@ -72,7 +72,10 @@ class Rule:
         if self.every < 1:
             raise ValueError("every is 1 or more")
         self.probability = float(self.probability)
-        self._path, self._body = re.compile(self.path), re.compile(self.body)
+        try:
+            self._path, self._body = re.compile(self.path), re.compile(self.body)
+        except re.error as problem:
+            raise ValueError(f"not a regular expression: {problem}") from None
         self._random = random.Random(f"{self.seed}/{self.kind}")  # noqa: S311
 
     def fires(self, service: str, method: str, path: str, body: str) -> bool:

@@ -21,18 +21,21 @@ class Client:
         self.session = requests.Session()
         self.session.headers.update(headers or {})
 
-    def __call__(self, method: str, path: str, body: Any = None, headers: Any = None, **query: Any) -> requests.Response:
+    def __call__(
+        self, method: str, path: str, body: Any = None, headers: Any = None, **query: Any
+    ) -> requests.Response:
         url = path if path.startswith("http") else self.base + path
         data = None if body is None else body if isinstance(body, bytes) else dumps(body).encode()
-        return self.session.request(
-            method, url, params={**self.query, **query}, data=data, headers=headers, timeout=10
-        )
+        return self.session.request(method, url, params={**self.query, **query}, data=data, headers=headers, timeout=10)
 
     def get(self, path: str, expect: int = 200, **query: Any) -> Any:
         return self.expect(self("GET", path, **query), expect)
 
     def post(self, path: str, body: Any, expect: int = 201) -> Any:
         return self.expect(self("POST", path, body), expect)
+
+    def patch_json(self, path: str, body: Any, expect: int = 200) -> Any:
+        return self.expect(self("PATCH", path, body), expect)
 
     def patch(self, path: str, *operations: Any, expect: int = 200) -> Any:
         body = [{"op": "replace", "path": name, "value": value} for name, value in operations]

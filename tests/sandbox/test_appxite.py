@@ -47,7 +47,9 @@ def test_an_empty_period_is_a_400_unless_told_otherwise(sandbox: Any, appxite: A
     assert appxite.get(FEEDS[0], **period) == []
 
 
-@pytest.mark.parametrize("query", [{"page": "0"}, {"pageSize": "x"}, {"invoiceDateFrom": "01.05.2026"}, {"expand": "all"}])
+@pytest.mark.parametrize(
+    "query", [{"page": "0"}, {"pageSize": "x"}, {"invoiceDateFrom": "01.05.2026"}, {"expand": "all"}]
+)
 def test_bad_parameters_are_refused(whole_appxite: Any, query: dict[str, str]) -> None:
     whole_appxite.get(FEEDS[1], expect=400, **query)
 

@@ -32,7 +32,7 @@ RECORD = {
         ("id = 1 or id = 7 and prorateFlag = true", False),  # `and` binds first
         ("(id = 1 or id = 7) and prorateFlag = false", True),
         ("company/id = 3", True),
-        ("Company/Identifier = \"acme\"", True),
+        ('Company/Identifier = "acme"', True),
         ("company/nothing = 3", False),
         ("id in (1, 7)", True),
         ("id not in (1, 7)", False),

@@ -82,7 +82,9 @@ def test_every_page_size_and_both_ways_of_paging_give_the_same_set(whole_cw: Any
 
 def test_the_page_size_defaults_to_25_and_is_capped_at_1000(sandbox: Any, cw: Any, path: str) -> None:
     for n in range(30):
-        sandbox.add_addition(int(path.split("/")[3]), {"product": {"id": 501}, "billCustomer": "DoNotBill", "quantity": n})
+        sandbox.add_addition(
+            int(path.split("/")[3]), {"product": {"id": 501}, "billCustomer": "DoNotBill", "quantity": n}
+        )
     assert len(cw.get(path)) == 25
     assert len(cw.get(path, PAGESIZE=5000)) == 30
 
@@ -142,7 +144,12 @@ def test_other_resources_answer(whole_cw: Any, path: str) -> None:
 
 
 def test_what_is_not_there_is_a_404(whole_cw: Any) -> None:
-    for path in ("/company/companies/1", "/finance/agreements/1/additions", "/finance/nothing", "/finance/agreements/1"):
+    for path in (
+        "/company/companies/1",
+        "/finance/agreements/1/additions",
+        "/finance/nothing",
+        "/finance/agreements/1",
+    ):
         assert whole_cw.get(path, expect=404)["code"] == "NotFound"
 
 
@@ -195,8 +202,8 @@ def test_duplicates_are_accepted(cw: Any, path: str, addition: dict[str, Any]) -
         ({"product": None}, "product"),
         ({"product": {"id": 99999}}, "product"),
         ({"product": {"identifier": "MAIL-ESS-M"}}, "product"),
-        ({"product": {"id": 523}}, "product"),  # a bundle
-        ({"product": {"id": 524}}, "product"),  # inactive
+        ({"product": {"id": 525}}, "product"),  # a bundle
+        ({"product": {"id": 526}}, "product"),  # inactive
         ({"billCustomer": None}, "billCustomer"),
         ({"billCustomer": "billable"}, "billCustomer"),
         ({"quantity": "3"}, "quantity"),
@@ -238,7 +245,9 @@ def test_an_invoiced_period_may_be_prorated(sandbox: Any, cw: Any, path: str, ad
     assert made["extendedProratePrice"] == Decimal("6.00")
 
 
-def test_an_ended_agreement_takes_no_new_addition_unless_told_so(sandbox: Any, cw: Any, path: str, addition: Any) -> None:
+def test_an_ended_agreement_takes_no_new_addition_unless_told_so(
+    sandbox: Any, cw: Any, path: str, addition: Any
+) -> None:
     made = cw.post(path, addition)
     sandbox.change_record("agreements", int(path.split("/")[3]), {"cancelledFlag": True})
     assert cw.get(f"{path}/{made['id']}")["agreementStatus"] == "Cancelled"
@@ -252,7 +261,9 @@ def test_an_ended_agreement_takes_no_new_addition_unless_told_so(sandbox: Any, c
 
 def test_a_patch_changes_named_fields_and_recomputes(cw: Any, path: str, addition: dict[str, Any]) -> None:
     made = cw.post(path, addition)
-    changed = cw.patch(f"{path}/{made['id']}", ("billCustomer", "Billable"), ("unitPrice", Decimal("1.005")), ("Quantity", 1))
+    changed = cw.patch(
+        f"{path}/{made['id']}", ("billCustomer", "Billable"), ("unitPrice", Decimal("1.005")), ("Quantity", 1)
+    )
     assert (changed["billCustomer"], changed["extPrice"], changed["quantity"]) == ("Billable", Decimal("1.01"), 1)
     assert changed["customFields"] == made["customFields"]
 
@@ -260,7 +271,9 @@ def test_a_patch_changes_named_fields_and_recomputes(cw: Any, path: str, additio
 def test_a_sub_path_is_a_false_200(sandbox: Any, cw: Any, path: str, addition: dict[str, Any]) -> None:
     made = cw.post(path, addition)
     before = sandbox.journal()[-1]["seq"]
-    assert cw.patch(f"{path}/{made['id']}", ("product/id", 502), ("customFields/0/value", "x"), ("/quantity", 9)) == made
+    assert (
+        cw.patch(f"{path}/{made['id']}", ("product/id", 502), ("customFields/0/value", "x"), ("/quantity", 9)) == made
+    )
     assert sandbox.journal(since=before) == []
 
 
@@ -298,7 +311,13 @@ def test_a_date_can_be_set_and_removed(cw: Any, path: str, addition: dict[str, A
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{}", b'{"op":"replace","path":"quantity","value":1}', b"[5]", b'[{"op":"test","path":"quantity","value":1}]'],
+    [
+        b"",
+        b"{}",
+        b'{"op":"replace","path":"quantity","value":1}',
+        b"[5]",
+        b'[{"op":"test","path":"quantity","value":1}]',
+    ],
 )
 def test_a_patch_that_is_no_array_of_operations_is_refused(cw: Any, path: str, addition: Any, body: bytes) -> None:
     made = cw.post(path, addition)

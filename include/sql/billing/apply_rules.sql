@@ -10,7 +10,8 @@ using (
     with setting as (
         select
             billing.text_setting('unit_price_decimals')::integer as unit_price_decimals,
-            billing.text_setting('recurring_mode') as recurring_mode
+            billing.text_setting('recurring_mode') as recurring_mode,
+            billing.text_setting('price_fallback') as price_fallback
     ),
     -- 1. The charge's own dates by rule or by hand, and the cycle of its agreement that holds the start.
     dated as (
@@ -40,7 +41,8 @@ using (
             override.unit_price as typed_unit_price,
             override.invoice_description as typed_description,
             setting.unit_price_decimals,
-            setting.recurring_mode
+            setting.recurring_mode,
+            setting.price_fallback
         from billing.line_in_scope as scope
         join billing.invoice_line as line on line.line_id = scope.line_id
         join billing.invoice as invoice on invoice.invoice_id = line.invoice_id
@@ -81,19 +83,32 @@ using (
             billing.cycle_end(effective_date, cycle_months, invoicing_cycle, bill_start_date) as cycle_end
         from moved
     ),
-    -- 3. Quantity and price: to the cent, or not at all.
+    -- 3. Quantity and price: to the cent. Metered usage often has no unit price short enough: then 1 x total.
     priced as (
         select
             in_cycle.*,
-            coalesce(typed_quantity, quantity) as sent_quantity,
+            coalesce(typed_quantity, quantity) as wanted_quantity,
             coalesce(
                 typed_unit_price,
-                case when typed_quantity is null then billing.unit_price_for(quantity, unit_price, total_price, unit_price_decimals)
-                    else billing.unit_price_for(typed_quantity, unit_price, total_price, unit_price_decimals) end
-            ) as sent_unit_price,
+                billing.unit_price_for(coalesce(typed_quantity, quantity), unit_price, total_price, unit_price_decimals)
+            ) as wanted_unit_price,
             is_recurring and not is_late and recurring_mode = 'persistent' and subscription_id is not null
                 and billing.frequency_months(billing_frequency) = cycle_months as can_be_persistent
         from in_cycle
+    ),
+    sent as (
+        select
+            priced.*,
+            wanted_unit_price is null and price_fallback = 'one_unit' and quantity is not null
+                and unit_price is not null and total_price is not null and typed_quantity is null as is_one_unit
+        from priced
+    ),
+    final as (
+        select
+            sent.*,
+            case when is_one_unit then 1 else wanted_quantity end as sent_quantity,
+            case when is_one_unit then total_price else wanted_unit_price end as sent_unit_price
+        from sent
     )
     select
         line_id,
@@ -119,7 +134,7 @@ using (
                 display_name,
                 case when not coalesce(can_be_persistent, false) and charge_start_date is not null then
                     charge_start_date::text || ' to ' || coalesce(charge_end_date::text, charge_start_date::text) end,
-                case when sent_unit_price is distinct from trim_scale(unit_price) and sent_unit_price <> unit_price then
+                case when sent_unit_price <> unit_price then
                     format('%s x %s', trim_scale(quantity), trim_scale(unit_price)) end
             )
         ), '[[:cntrl:]]+', ' ', 'g'), 5900) as invoice_description,
@@ -129,6 +144,7 @@ using (
             'charge_end_rule', case when typed_cancelled_date is null then charge_end_rule end,
             'moved_to_open_cycle', case when is_late then true end,
             'moved_to_bill_start', case when not is_late and effective_date <> start_date then true end,
+            'billed_as_one_unit', case when is_one_unit then true end,
             'override_version', override_version,
             'user_updated', case when override_version is not null then to_jsonb(array_remove(array[
                 case when typed_effective_date is not null then 'effective_date' end,
@@ -138,7 +154,7 @@ using (
                 case when typed_description is not null then 'invoice_description' end
             ], null)) end
         )) as rules
-    from priced
+    from final
 ) as decided on known.line_id = decided.line_id
 when matched and (known.is_recurring, known.is_late, known.can_be_persistent, known.cycle_start, known.cycle_end,
         known.effective_date, known.cancelled_date, known.quantity::numeric, known.unit_price::numeric,

@@ -1,7 +1,7 @@
 -- Guarantees: every invoice of the seller in an accepted status, and every line of it, stands in billing.*; a line
 -- changed in AppXite before delivery is changed here; one changed after delivery gets a revision that holds the
 -- difference, for a person. Lines of an invoice that does not add up are only added, never changed or removed.
--- May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE; reads this run's whole extracts.
+-- Needs mapping/refresh_offers.sql before it. May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE; reads this run's whole extracts.
 
 -- Two runs of one period wait for each other here; both end with the same rows.
 select pg_advisory_xact_lock(hashtext('billing.decide'));
@@ -66,31 +66,6 @@ left join (
     from staged_line
     group by invoice_id
 ) as rows using (invoice_id);
-
--- Organizations and offers that only an invoice names: known from here on, and excluded until approved.
-insert into mapping.organization (organization_id, name)
-select distinct on (consumer_organization_id) consumer_organization_id, coalesce(consumer_name, consumer_organization_id)
-from accepted_header
-where consumer_organization_id is not null
-on conflict do nothing;
-insert into mapping.organization_mapping (organization_id)
-select organization_id from mapping.organization
-on conflict do nothing;
-
-merge into mapping.offer as known
-using (
-    select distinct on (line.offer_id) line.offer_id, line.offer_name, header.invoice_date
-    from staged_line as line join accepted_header as header using (invoice_id)
-    where line.offer_id is not null
-    order by line.offer_id, header.invoice_date desc nulls last, line.offer_name
-) as seen on known.offer_id = seen.offer_id
-when matched and (known.last_invoiced_on is null or seen.invoice_date > known.last_invoiced_on) then
-    update set name = seen.offer_name, last_invoiced_on = seen.invoice_date
-when not matched then
-    insert (offer_id, name, last_invoiced_on) values (seen.offer_id, seen.offer_name, seen.invoice_date);
-insert into mapping.offer_mapping (offer_id)
-select offer_id from mapping.offer as known
-where not exists (select from mapping.offer_mapping as mapped where mapped.offer_id = known.offer_id);
 
 merge into billing.invoice as known
 using (

@@ -133,6 +133,7 @@ insert into billing.setting (setting_key, value, description) values
 ('automated_daily_sync', 'false', 'On: a nightly plan within its bounds is approved by itself. Off: it waits for a person.'),
 ('recurring_mode', '"persistent"', 'persistent: one Addition per subscription, prolonged each month. dated: one Addition per line.'),
 ('unit_price_decimals', '4', 'How many decimals of a unit price ConnectWise keeps (2 to 6).'),
+('price_fallback', '"one_unit"', 'When no unit price with those decimals gives the line''s total. one_unit: bill 1 x total, with quantity and price in the description. hold: the line waits.'),
 ('negative_additions', '"send"', 'send: credits become negative Additions. hold: they wait for a person.'),
 ('zero_amounts', '"send"', 'send: lines of 0.00 become Additions. skip: they are excluded by rule.'),
 ('late_lines', '"next_open_cycle"', 'next_open_cycle: a charge in a cycle already invoiced is billed in the next open one. hold: it waits for a person.'),

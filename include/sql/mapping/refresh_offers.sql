@@ -1,0 +1,41 @@
+-- Guarantees: every organization and offer that a staged invoice of the seller names is known, with a mapping row,
+-- excluded until somebody approves it. Offers have no feed of their own: those that appeared on invoices are the list.
+-- May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
+
+create temporary table seller_header on commit drop as
+select header.*
+from staging.invoice_header as header
+join staging.extract as feed using (extract_id)
+join audit.run as run on run.run_id = feed.run_id
+where
+    feed.run_id = audit.current_run_id()
+    and header.invoice_id is not null
+    and header.provider_organization_id = run.requester_id;
+
+insert into mapping.organization (organization_id, name)
+select distinct on (consumer_organization_id) consumer_organization_id, coalesce(consumer_name, consumer_organization_id)
+from seller_header
+where consumer_organization_id is not null
+on conflict do nothing;
+
+insert into mapping.organization_mapping (organization_id)
+select organization_id from mapping.organization as known
+where not exists (select from mapping.organization_mapping as mapped where mapped.organization_id = known.organization_id);
+
+merge into mapping.offer as known
+using (
+    select distinct on (staged.offer_id) staged.offer_id, staged.offer_name, header.invoice_date
+    from staging.invoice_row as staged
+    join staging.extract as feed using (extract_id)
+    join seller_header as header on header.invoice_id = staged.invoice_id
+    where feed.run_id = audit.current_run_id() and staged.offer_id is not null
+    order by staged.offer_id, header.invoice_date desc nulls last, staged.offer_name
+) as seen on known.offer_id = seen.offer_id
+when matched and (known.last_invoiced_on is null or seen.invoice_date > known.last_invoiced_on) then
+    update set name = seen.offer_name, last_invoiced_on = seen.invoice_date
+when not matched then
+    insert (offer_id, name, last_invoiced_on) values (seen.offer_id, seen.offer_name, seen.invoice_date);
+
+insert into mapping.offer_mapping (offer_id)
+select offer_id from mapping.offer as known
+where not exists (select from mapping.offer_mapping as mapped where mapped.offer_id = known.offer_id);

@@ -1,0 +1,11 @@
+"""Registers this project with Airflow. The only file below plugins/ that Airflow runs by itself (see .airflowignore)."""
+
+from __future__ import annotations
+
+from airflow.plugins_manager import AirflowPlugin
+
+
+class ConnectWiseBillingPlugin(AirflowPlugin):
+    """AppXite → ConnectWise billing. What DAGs use is imported as `billing_hooks.…`, without registration."""
+
+    name = "connectwise_billing"

@@ -1,0 +1,140 @@
+"""A small HTTP server that answers what a test tells it, byte by byte where that matters."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+
+@dataclass
+class Reply:
+    """status and body; `how`: "", "reset" (no answer), "cut" (half of the body), "drip" (a byte at a time)."""
+
+    status: int = 200
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    how: str = ""
+    wait: float = 0.0
+
+    @property
+    def content(self) -> bytes:
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+@dataclass(frozen=True)
+class Asked:
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+    connection: int
+
+
+class Stub:
+    """`replies` are used up one by one (the last one stays); `answer` decides instead if it is set."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.replies: list[Reply] = [Reply(200, [])]
+        self.answer: Callable[[Asked], Reply] | None = None
+        self._stopping = threading.Event()
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def handle_one(self) -> None:
+                url = urlsplit(self.path)
+                length = int(self.headers.get("Content-Length") or 0)
+                asked = Asked(
+                    self.command,
+                    url.path,
+                    {name: values[-1] for name, values in parse_qs(url.query).items()},
+                    {name.lower(): value for name, value in self.headers.items()},
+                    self.rfile.read(length),
+                    self.client_address[1],
+                )
+                stub.asked.append(asked)
+                if stub.answer:
+                    reply = stub.answer(asked)
+                else:
+                    reply = stub.replies.pop(0) if len(stub.replies) > 1 else stub.replies[0]
+                stub._stopping.wait(reply.wait)
+                self.reply(reply)
+
+            do_GET = do_POST = do_PATCH = handle_one  # noqa: N815
+
+            def reply(self, reply: Reply) -> None:
+                if reply.how == "reset":
+                    self.close_connection = True
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.connection.close()
+                    return
+                content = reply.content
+                self.send_response(reply.status)
+                for name, value in reply.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if reply.how == "cut":
+                    self.wfile.write(content[: len(content) // 2])
+                    self.close_connection = True
+                elif reply.how == "drip":
+                    for byte in content:
+                        if stub._stopping.wait(0.05):
+                            return
+                        self.wfile.write(bytes([byte]))
+                        self.wfile.flush()
+                else:
+                    self.wfile.write(content)
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: Any) -> None:
+                """Clients that go away are what these tests are about."""
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self._thread.join(5)
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    server = Stub()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def reply() -> type[Reply]:
+    return Reply
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
