@@ -1,4 +1,4 @@
-"""Registers this project with Airflow. The only file below plugins/ that Airflow runs by itself (see .airflowignore)."""
+"""Registers this project with Airflow. The only file below plugins/ that Airflow runs by itself (.airflowignore)."""
 
 from __future__ import annotations
 

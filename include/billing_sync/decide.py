@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 from billing_sync.db import Connection, run_sql_file
+from billing_sync.run import log_entry
+
+log = logging.getLogger(__name__)
 
 REFRESH_REFERENCE = "mapping/refresh_reference.sql"
 REFRESH_OFFERS = "mapping/refresh_offers.sql"
@@ -31,3 +36,35 @@ def decide(connection: Connection, run_id: int) -> None:
     """Run every step from staged extracts to the plan, each in its own transaction."""
     for step in STEPS:
         run_sql_file(connection, step, run_id)
+
+
+def count_outcomes(connection: Connection, run_id: int) -> dict[str, int]:
+    """Lines that the run decides about, by outcome (deliver, held, excluded)."""
+    with connection.transaction():
+        connection.execute("select set_config('billing.run_id', %s, true)", [str(run_id)])
+        rows = connection.execute(
+            """
+            select decision.outcome, count(*)
+            from billing.line_in_scope join billing.line_decision as decision using (line_id)
+            group by 1
+            """
+        ).fetchall()
+    return {str(outcome): int(count) for outcome, count in rows}
+
+
+def say_held_lines(connection: Connection, run_id: int) -> int:
+    """Write into the log that people read how many lines are held, why, and the money at risk. Returns the reasons."""
+    with connection.transaction():
+        connection.execute("select set_config('billing.run_id', %s, true)", [str(run_id)])
+        rows = connection.execute(
+            """
+            select held.reason_code, held.reason, held.currency, count(*), sum(held.money_at_risk)
+            from billing.line_in_scope join reporting.held_line as held using (line_id)
+            group by 1, 2, 3 order by 4 desc, 1
+            """
+        ).fetchall()
+    for code, reason, currency, count, money in rows:
+        message = f"{count} lines held, {money} {currency}: {reason}"
+        log.info(message)
+        log_entry(connection, run_id, "WARNING", "lines_held", message, reason_code=code)
+    return len(rows)

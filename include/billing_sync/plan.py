@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from billing_sync.db import Connection
 from billing_sync.errors import ConfigurationError
+from billing_sync.run import log_entry
 from billing_sync.settings import get_setting
 
 AUTOMATIC = "Automated Daily Sync"
@@ -83,3 +84,41 @@ def finish_plan(connection: Connection, plan_id: int) -> dict[str, int]:
                 "update delivery.plan set state = 'applied' where plan_id = %s and state = 'approved'", [plan_id]
             )
     return {str(state): int(count) for state, count in counts.items()}
+
+
+def say_awaiting_approval(connection: Connection, run_id: int) -> str:
+    """Say what waits, and what to do about it; also into the log that people read."""
+    plan_id = plan_of_run(connection, run_id)
+    row = connection.execute(
+        """
+        select plan.is_dry_run, count(item.plan_item_id), coalesce(sum(item.amount), 0.00)
+        from delivery.plan as plan left join delivery.plan_item as item using (plan_id)
+        where plan.plan_id = %s group by 1
+        """,
+        [plan_id],
+    ).fetchone()
+    assert row is not None
+    is_dry_run, additions, amount = row
+    if is_dry_run:
+        message = f"Dry run: plan {plan_id} would write {additions} Additions worth {amount}. It can never be applied."
+    elif not additions:
+        message = f"Plan {plan_id} has nothing to write."
+    else:
+        message = (
+            f"Plan {plan_id} waits for approval: {additions} Additions worth {amount}. "
+            f"Approve it (python -m billing_sync plan approve {plan_id}), then trigger apply_plan."
+        )
+    log_entry(connection, run_id, "INFO", "plan_waits", message, plan_id=plan_id)
+    return message
+
+
+def run_of_plan(connection: Connection, plan_id: int) -> int:
+    """The run that made an approved plan. Raises ConfigurationError for a plan that is unknown or not approved."""
+    row = connection.execute("select run_id, state from delivery.plan where plan_id = %s", [plan_id]).fetchone()
+    if row is None:
+        raise ConfigurationError(f"There is no plan {plan_id}. List them with: python -m billing_sync plan list")
+    if row[1] not in ("approved", "applied"):
+        raise ConfigurationError(
+            f"Plan {plan_id} is {row[1]}, not approved. Approve it first: python -m billing_sync plan approve {plan_id}"
+        )
+    return int(row[0])

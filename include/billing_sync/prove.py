@@ -60,6 +60,7 @@ def prove(connection: Connection, connectwise: ConnectWise, run_id: int) -> dict
             f"The proof of run {run_id} failed: {len(breaches)} breaches. {shown}. "
             "All of them: select * from audit.log_entry where run_id = %s and level = 'ERROR'" % run_id
         )
+    connection.execute("update audit.run set proven_at = now() where run_id = %s", [run_id])
     totals = connection.execute(
         """
         select

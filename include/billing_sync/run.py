@@ -58,7 +58,8 @@ def open_run(
             on conflict (dag_id, dag_run_id) do update set
                 kind = excluded.kind, billing_periods = excluded.billing_periods,
                 organization_ids = excluded.organization_ids, is_dry_run = excluded.is_dry_run,
-                requester_id = excluded.requester_id, state = 'running', started_at = now(), ended_at = null
+                requester_id = excluded.requester_id, state = 'running', started_at = now(), ended_at = null,
+                proven_at = null
             returning run_id
             """,
             [dag_id, dag_run_id, kind, list(billing_periods), list(organization_ids), is_dry_run, requester_id],
@@ -67,13 +68,34 @@ def open_run(
     return int(row[0])
 
 
-def close_run(connection: Connection, run_id: int, state: str, summary: dict[str, Any] | None = None) -> None:
-    """Write how a run ended: succeeded, awaiting_approval or failed."""
-    with connection.transaction():
-        connection.execute(
-            "update audit.run set state = %s, ended_at = now(), summary = summary || %s where run_id = %s",
-            [state, Jsonb(summary or {}), run_id],
-        )
+def finish_run(connection: Connection, run_id: int) -> str:
+    """Write how a run ended and return it.
+
+    succeeded: proven (or a run that only reads reference data got to its end). awaiting_approval: proven, and its plan
+    waits for a person. failed: anything else.
+    """
+    row = connection.execute(
+        """
+        update audit.run set
+            state = case
+                when kind = 'reference' and exists (
+                    select from staging.extract as feed where feed.run_id = run.run_id and feed.feed = 'agreements'
+                ) then 'succeeded'
+                when proven_at is null then 'failed'
+                when exists (
+                    select from delivery.plan as plan join delivery.plan_item as item using (plan_id)
+                    where plan.run_id = run.run_id and plan.state = 'proposed' and not plan.is_dry_run
+                ) then 'awaiting_approval'
+                else 'succeeded'
+            end,
+            ended_at = now()
+        where run_id = %s
+        returning state
+        """,
+        [run_id],
+    ).fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def log_entry(

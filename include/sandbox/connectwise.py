@@ -5,7 +5,7 @@ Follows the public REST API, traps included:
 * PATCH takes an array of `{op, path, value}` with bare field names. Objects and customFields are replaced whole,
   a path with a `/` answers 200 and changes nothing, and the whole stored record is validated again.
 * Duplicates are accepted. There is no idempotency key, no ETag, no list across agreements.
-* A date that is not set is absent from records with an even id and "" on those with an odd one.
+* A date that is not set is absent from records with an even id and "" on those with an odd one (`unset_dates`).
 * A 400 about a record has the shape `{code, message, errors}`; any other one `{error, message}`.
 
 What a real instance has not yet answered is a setting (`store.DEFAULT_SETTINGS`).
@@ -322,7 +322,8 @@ class ConnectWise:
         if kind == "invoice":  # the cycle and the lines belong to the control API
             for name in ("cycleStart", "cycleEnd", "lines"):
                 shown.pop(name, None)
-        if record["id"] % 2 == 0:
+        unset = self.store.settings["unset_dates"]
+        if unset == "absent" or (unset == "mixed" and record["id"] % 2 == 0):
             for name in ("effectiveDate", "cancelledDate", "endDate", "dateCancelled", "nextInvoiceDate"):
                 if shown.get(name) == "":
                     del shown[name]

@@ -56,6 +56,8 @@ DEFAULT_SETTINGS: Json = {
     "page_past_end_is_400": False,
     # AppXite feeds (last word of the path) whose names come in PascalCase.
     "pascal_feeds": ["contracts"],
+    # An unset date of ConnectWise: "mixed" (absent from even ids, "" on odd ones), "absent" or "empty".
+    "unset_dates": "mixed",
     # Not known until a real instance answers, hence switches:
     "unit_price_decimals": None,  # how many decimals of unitPrice are kept; None keeps all
     "allow_inactive_products": False,

@@ -24,7 +24,7 @@ class BillingDbHook(PostgresHook):
     def __init__(self, postgres_conn_id: str = default_conn_name, **options: Any) -> None:
         super().__init__(postgres_conn_id=postgres_conn_id, **options)
 
-    def get_conn(self, *, user: str | None = None) -> Connection:  # type: ignore[override]
+    def get_conn(self, *, user: str | None = None) -> Connection:
         """A psycopg 3 connection, prepared as `billing_sync.db` wants it.
 
         user: the person on whose behalf changes are made.
@@ -62,7 +62,7 @@ class BillingDbHook(PostgresHook):
             )
         return f"The billing database of connection {conn_id} answers; its migrations are up to date."
 
-    def test_connection(self) -> tuple[bool, str]:
+    def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # the provider's has no annotation
         """(works, a text without secrets)."""
         return tested(self.check)
 

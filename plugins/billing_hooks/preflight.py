@@ -73,10 +73,8 @@ def _settings(connection: Connection) -> str:
     """All settings have values that the pipeline knows: somebody may have changed the table by hand."""
     from billing_sync.settings import PARSERS, all_settings
 
-    wrong = []
     stored = {key: value for key, value, _ in all_settings(connection)}
-    for key in sorted(PARSERS.keys() - stored.keys()):
-        wrong.append(f"{key} is missing in table billing.setting")
+    wrong = [f"{key} is missing in table billing.setting" for key in sorted(PARSERS.keys() - stored.keys())]
     for key, value in stored.items():
         if value is None or key not in PARSERS:
             continue

@@ -20,7 +20,7 @@ from billing_sync.extract import extract_appxite_reference, extract_connectwise_
 from billing_sync.mappings import KINDS, import_mappings
 from billing_sync.plan import approve_automatically, finish_plan, plan_of_run, shards_to_deliver
 from billing_sync.prove import prove
-from billing_sync.run import close_run, nightly_periods, open_run
+from billing_sync.run import finish_run, nightly_periods, open_run
 from billing_sync.settings import set_setting
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Pipeline:
         if approve_automatically(self.connection, run_id):
             counts = self.deliver(plan_of_run(self.connection, run_id))
         proof = prove(self.connection, self.connectwise(read_only=True), run_id)
-        close_run(self.connection, run_id, "succeeded", counts.as_dict())
+        finish_run(self.connection, run_id)
         return run_id, counts, proof
 
     def night(self, day: date) -> tuple[int, DeliveryCounts, dict[str, str]]:

@@ -120,9 +120,11 @@ def test_records_are_ordered(whole_cw: Any) -> None:
     assert names == sorted(names, reverse=True)
 
 
-def test_unset_dates_are_absent_or_empty(whole_cw: Any) -> None:
-    agreements = whole_cw.get("/finance/agreements", pageSize=1000, conditions="noEndingDateFlag = true")
-    assert {a.get("endDate", "absent") for a in agreements} == {"", "absent"}
+@pytest.mark.parametrize(("setting", "seen"), [("mixed", {"", "absent"}), ("absent", {"absent"}), ("empty", {""})])
+def test_unset_dates_are_absent_or_empty(sandbox: Any, cw: Any, setting: str, seen: set[str]) -> None:
+    sandbox.change_settings(unset_dates=setting)
+    agreements = cw.get("/finance/agreements", pageSize=1000, conditions="noEndingDateFlag = true")
+    assert {a.get("endDate", "absent") for a in agreements} == seen
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What the seeded data promises to those who build on it."""
 
 from collections import Counter
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -124,9 +123,8 @@ def test_each_special_customer_is_special(whole: Any, truth: list[dict[str, Any]
     gone = next(a["subscriptionId"] for a in whole.anomalies() if a["kind"] == "cancelled_subscription")
     months = {line["invoiceDate"][:7] for line in recurring("cancelled_subscription") if line["subscriptionId"] == gone}
     assert months == {"2026-09"}
-    first = [line for line in recurring("changing_quantity")]
     by_subscription: dict[str, set[Decimal]] = {}
-    for line in first:
+    for line in recurring("changing_quantity"):
         by_subscription.setdefault(line["subscriptionId"], set()).add(line["quantity"])
     assert max(map(len, by_subscription.values())) == 3
     prices: dict[str, set[Decimal]] = {}
@@ -203,10 +201,10 @@ def test_hand_made_additions_are_there_without_marker(whole: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def undeliverable() -> Iterator[set[str]]:
+def undeliverable() -> set[str]:
     """Organizations none of whose lines can be delivered as they are."""
     roles = "no_company two_agreements no_agreement prorating_agreement expired_agreement other_currency internal_use"
-    yield {organization(role) for role in roles.split()}
+    return {organization(role) for role in roles.split()}
 
 
 def test_the_large_majority_of_the_money_can_be_delivered(lines: list[dict[str, Any]], undeliverable: set[str]) -> None:

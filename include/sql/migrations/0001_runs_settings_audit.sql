@@ -35,8 +35,8 @@ create table audit.run (
     state text not null default 'running'
         check (state in ('running', 'succeeded', 'awaiting_approval', 'failed')),
     started_at timestamptz not null default now(),
+    proven_at timestamptz,
     ended_at timestamptz,
-    summary jsonb not null default '{}',
     unique (dag_id, dag_run_id)
 );
 comment on table audit.run is 'One row per pipeline run. A task that is cleared and run again finds its row by (dag_id, dag_run_id).';
@@ -44,6 +44,8 @@ comment on column audit.run.kind is 'nightly decides over every open line; manua
 comment on column audit.run.billing_periods is 'Periods whose invoices are extracted.';
 comment on column audit.run.organization_ids is 'Empty: all organizations.';
 comment on column audit.run.requester_id is 'The seller''s organization id; invoices of other providers are vendor cost and never billed.';
+
+comment on column audit.run.proven_at is 'When the proof of the run held; null: not proven.';
 
 create function audit.current_run_id() returns bigint language plpgsql stable as $$
 begin
