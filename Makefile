@@ -28,11 +28,11 @@ status: install  ## what of the local stack is running
 stop:  ## stop what `make demo` started
 	@test ! -x $(RUN) || $(RUN) -m local_stack stop
 
-test: install  ## all tests
-	$(RUN) -m pytest
+test: install  ## all tests (ARGS="-k name" chooses)
+	$(RUN) -m pytest $(ARGS)
 
 test-fast: install  ## all tests but those that start Airflow servers
-	$(RUN) -m pytest -m "not e2e"
+	$(RUN) -m pytest -m "not e2e" $(ARGS)
 
 check: install  ## ruff, mypy, sqlfluff
 	@$(RUN) -m local_stack check

@@ -38,9 +38,9 @@ def apply_plan() -> None:
     checked = preflight()
     run_id = reopen_run_of_plan()
     closed = close_run(run_id)
-    delivered = deliver_shard.partial(run_id=run_id).expand(shard=list_shards(run_id))
+    delivered = deliver_shard.partial(billing_run_id=run_id).expand(shard=list_shards(run_id))
     chain(checked, run_id, delivered, prove(run_id), closed)
-    closed.as_teardown(setups=run_id)
+    closed.as_teardown()
 
 
 apply_plan()

@@ -121,7 +121,7 @@ def open_run(period_rule: str) -> int:
     return _open("backfill" if context["dag_run"].run_type == "backfill" else "manual", [period])
 
 
-@task(task_display_name="Open a run")
+@task(task_id="open_run", task_display_name="Open a run")
 def open_reference_run() -> int:
     """Write the run into audit.run; its periods are the window whose invoices name the offers to map."""
     from billing_sync.run import nightly_periods
@@ -147,11 +147,13 @@ def reopen_run_of_plan() -> int:
 
 
 @task(task_display_name="Close the run", trigger_rule="all_done", retries=3)
-def close_run(billing_run_id: int) -> str:
+def close_run(billing_run_id: int | None) -> str:
     """Write how the run ended: succeeded, awaiting approval, or failed; always runs."""
     from billing_hooks.billing_db import BillingDbHook
     from billing_sync.run import finish_run
 
+    if billing_run_id is None:
+        return "never opened"
     with BillingDbHook().get_conn() as connection:
         state = finish_run(connection, billing_run_id)
     log.info("run %s: %s", billing_run_id, state)

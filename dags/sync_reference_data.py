@@ -53,7 +53,7 @@ def sync_reference_data() -> None:
     extracted = [
         extract_appxite_reference(run_id),
         extract_connectwise_reference(run_id),
-        extract_invoices.partial(run_id=run_id).expand(period=list_periods(run_id)),
+        extract_invoices.partial(billing_run_id=run_id).expand(period=list_periods(run_id)),
     ]
     chain(
         extracted,
@@ -61,7 +61,7 @@ def sync_reference_data() -> None:
         sql_step("refresh_offers", "mapping/refresh_offers.sql", "New offers begin excluded."),
         closed,
     )
-    closed.as_teardown(setups=run_id)
+    closed.as_teardown()
 
 
 sync_reference_data()

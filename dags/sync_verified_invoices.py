@@ -78,11 +78,12 @@ def billing_flow(period_rule: str) -> None:
     extracted = [
         extract_appxite_reference(run_id),
         extract_connectwise_reference(run_id),
-        extract_invoices.partial(run_id=run_id).expand(period=list_periods(run_id)),
+        extract_invoices.partial(billing_run_id=run_id).expand(period=list_periods(run_id)),
     ]
     refresh_reference = sql_step("refresh_reference", "mapping/refresh_reference.sql", "Names, states and dates of today.")
     refresh_offers = sql_step("refresh_offers", "mapping/refresh_offers.sql", "New offers begin excluded.")
     load_invoices = sql_step("load_invoices", "billing/load_invoices.sql", "Accepted invoices and their lines.")
+    checked = check_source(run_id)
 
     # Decide
     map_lines = sql_step("map_lines", "billing/map_lines.sql", "Company, product and agreement of each line.")
@@ -97,14 +98,14 @@ def billing_flow(period_rule: str) -> None:
     approved = approve_plan(run_id)
     waiting = await_approval(run_id)
     shards = list_shards(run_id)
-    delivered = deliver_shard.partial(run_id=run_id).expand(shard=shards)
+    delivered = deliver_shard.partial(billing_run_id=run_id).expand(shard=shards)
     proven = prove(run_id)
 
-    chain(preflight(), run_id, extracted, refresh_reference, refresh_offers, load_invoices, check_source(run_id))
-    chain(load_invoices, map_lines, apply_rules, hold_lines, group_lines, branch, [review, make_plan])
+    chain(preflight(), run_id, extracted, refresh_reference, refresh_offers, load_invoices, checked)
+    chain(checked, map_lines, apply_rules, hold_lines, group_lines, branch, [review, make_plan])
     chain(make_plan, approved, [waiting, shards])
     chain([review, waiting, delivered], proven, closed)
-    closed.as_teardown(setups=run_id)
+    closed.as_teardown()
 
 
 @dag(

@@ -70,7 +70,7 @@ def api_date(value: object) -> date | None:
 
 def to_api_date(day: date) -> str:
     """A date as ConnectWise wants it: midnight UTC."""
-    return f"{day:%Y-%m-%d}T00:00:00Z"
+    return f"{day.isoformat()}T00:00:00Z"
 
 
 class ConnectWise:
@@ -219,10 +219,11 @@ class ConnectWise:
         Raises WriteRefusedError, WriteOutcomeUnknownError, or ConfigurationError if this client is read-only.
         """
         for operation in operations:
-            if not re.fullmatch(r"[A-Za-z]+", str(operation.get("path"))):
-                raise ValueError(f"{operation.get('path')!r} is not a bare field name: ConnectWise would ignore it")
-        path = f"/finance/agreements/{agreement_id:d}/additions/{addition_id:d}"
-        return self._write("PATCH", path, list(operations), f"Addition {addition_id} of agreement {agreement_id}")
+            path = operation.get("path")
+            if not isinstance(path, str) or not re.fullmatch(r"[A-Za-z]+", path):
+                raise ValueError(f"{path!r} is not a bare field name: ConnectWise would ignore it")
+        resource = f"/finance/agreements/{agreement_id:d}/additions/{addition_id:d}"
+        return self._write("PATCH", resource, list(operations), f"Addition {addition_id} of agreement {agreement_id}")
 
     def _write(self, method: str, path: str, body: Any, what: str) -> Record:
         if self.read_only:

@@ -193,7 +193,7 @@ def extract_additions(
             """,
             (run_id, feed, pages),
         ).fetchone()
-        assert found is not None  # noqa: S101  (an upsert always returns its row)
+        assert found is not None
         conn.execute(
             sql.SQL("insert into staging.addition (extract_id, {0}) select %s, {0} from loaded_addition").format(
                 columns
@@ -351,7 +351,7 @@ def _extract(conn: Connection, run_id: int, source: str, feed: str, period: date
         " returning extract_id",
         key,
     ).fetchone()
-    assert found is not None  # noqa: S101  (an insert returns its row)
+    assert found is not None
     words = feed.replace("_", " ") + (f" of {period:%Y-%m}" if period else "")
     extract = _Extract(conn, found[0], source, words)
     yield extract

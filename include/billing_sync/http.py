@@ -429,7 +429,7 @@ class Transport:
                         words = f"the answer is larger than {self._limits.body:,} bytes"
                         return _Failure(words, sent=True, error=SourceDataError)
                     if time.monotonic() > deadline:
-                        return _Failure(f"the answer took longer than {self._limits.whole:.0f} s", sent=True)
+                        return _Failure(f"the answer took longer than {self._limits.whole:g} s", sent=True)
                 return _Raw(response.status_code, bytes(kept), response.headers)
         except (requests.RequestException, transport_errors.HTTPError, ValueError, OSError) as error:
             return self._failure(error)
@@ -443,7 +443,7 @@ class Transport:
             if isinstance(cause, transport_errors.ConnectTimeoutError) and not isinstance(
                 cause, transport_errors.NewConnectionError
             ):
-                return _Failure(f"no connection within {limits.connect:.0f} s", sent=False)
+                return _Failure(f"no connection within {limits.connect:g} s", sent=False)
             if isinstance(cause, transport_errors.NameResolutionError):
                 return _Failure("the host name cannot be resolved", sent=False)
             if isinstance(cause, transport_errors.NewConnectionError):
@@ -452,7 +452,7 @@ class Transport:
                 reason = self.scrub(cause.verify_message)
                 return _Failure(f"the TLS certificate is not accepted: {reason}", sent=False, error=ConfigurationError)
             if isinstance(cause, (transport_errors.ReadTimeoutError, requests.ReadTimeout)):
-                return _Failure(f"no answer within {limits.read:.0f} s", sent=True)
+                return _Failure(f"no answer within {limits.read:g} s", sent=True)
             if isinstance(cause, transport_errors.ProxyError):
                 return _Failure("the proxy failed", sent=True)
         if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader)):

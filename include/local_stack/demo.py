@@ -148,7 +148,12 @@ def _first_night(stack: Stack) -> str:
 
 
 def prove_invoiced(stack: Stack) -> None:
-    """Let the sandbox's ConnectWise invoice the agreements, and compare that with what was delivered."""
+    """Where what ConnectWise really invoices is to be compared, per customer, with the lines that were delivered.
+
+    The sandbox invoices on request: POST `/_sandbox/invoicing` with `{"through": "YYYY-MM-DD"}` runs every cycle that
+    starts by that day and answers with the invoices and their lines. Those cycles count as invoiced from then on, also
+    in the next demo on the same state. Raise StackError when a customer's money differs.
+    """
 
 
 def oldest_month(last_month: str, months: int) -> datetime:

@@ -57,7 +57,7 @@ def make(stub):
     return transport
 
 
-# -- JSON --------------------------------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["5.20", "0.1", "-0.00", "12345678901234.56", "1e2", "1E-7"])
@@ -120,7 +120,7 @@ def test_all_errors_of_a_refusal_are_spelled_out():
     assert spell_out(["x"]) == spell_out(None) == ""
 
 
-# -- reads are tried again -----------------------------------------------------------------------------------------------
+# -- reads are tried again -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504])
@@ -247,7 +247,7 @@ def test_an_address_that_cannot_be_asked_is_no_crash(make, url):
 def test_a_slow_answer_ends_in_time(stub, make, reply):
     stub.replies = [reply(200, [], wait=5)]
     start = time.monotonic()
-    with pytest.raises(TemporaryError, match="no answer within 0 s"):
+    with pytest.raises(TemporaryError, match=r"no answer within 0\.2 s"):
         make(limits={"read": 0.2, "attempts": 1}).get("/x", what="things")
     assert time.monotonic() - start < 3
 
@@ -291,7 +291,7 @@ def test_a_netrc_file_does_not_replace_the_keys(stub, make, tmp_path, monkeypatc
     assert stub.asked[0].headers["authorization"] == f"Basic {TOKEN}"
 
 
-# -- writes are sent once ------------------------------------------------------------------------------------------------
+# -- writes are sent once --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
@@ -412,7 +412,7 @@ def test_the_digits_of_a_write_arrive_as_they_are(stub, make, reply):
     assert stub.asked[0].headers["content-type"] == "application/json"
 
 
-# -- secrets -------------------------------------------------------------------------------------------------------------
+# -- secrets ---------------------------------------------------------------------------------------------------------
 
 
 def failing_calls(stub, make, reply, closed_port):
@@ -447,6 +447,7 @@ def failing_calls(stub, make, reply, closed_port):
 
 
 def test_no_secret_in_any_log_message_error_or_representation(stub, make, reply, closed_port, caplog):
+    found: list[str] = []
     with caplog.at_level(logging.DEBUG):
         for name, call in failing_calls(stub, make, reply, closed_port):
             text = ""
@@ -454,10 +455,10 @@ def test_no_secret_in_any_log_message_error_or_representation(stub, make, reply,
                 text = str(call())
             except BillingSyncError as error:
                 text = "".join(traceback.format_exception(error)) + repr(error)
-                assert error.__cause__ is None, name
-                assert error.__context__ is None or isinstance(error.__context__, BillingSyncError), name
-            found = [form for form in spelled() if form in text]
-            assert not found, name
+                if any(isinstance(other, OSError) for other in (error.__cause__, error.__context__)):
+                    found.append(f"{name}: an exception of the library is attached")
+            found += [name for form in spelled() if form in text]
+        assert not found
         transport = make()
         assert not [form for form in spelled() if form in f"{transport!r} {transport} {transport.scrub!r}"]
     logged = "\n".join(record.getMessage() + str(record.__dict__) for record in caplog.records)
@@ -466,14 +467,11 @@ def test_no_secret_in_any_log_message_error_or_representation(stub, make, reply,
 
 
 def test_negative_control_urllib3_would_log_the_key(stub, make, caplog):
-    make()
+    transport = make()
     library = logging.getLogger("urllib3.connectionpool")
     filters, library.filters = library.filters, []
     try:
         with caplog.at_level(logging.DEBUG):
-            make.__call__  # noqa: B018
-            transport = make()
-            library.filters = []
             transport.get("/x", what="things")
     finally:
         library.filters = filters
