@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context, task
+from airflow.sdk.exceptions import AirflowSkipException
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,9 @@ def open_run(period_rule: str) -> int:
     if named:
         kind = "backfill" if context["dag_run"].run_type == "backfill" else "manual"
         return _open(kind, sorted(set(named)))
+    if period_rule == "interval" and context["dag_run"].run_type == "scheduled":
+        # A backfill needs a schedule, and a schedule makes runs. The nightly DAG has covered the month.
+        raise AirflowSkipException("This DAG is for backfills and for runs by hand; nothing to do on schedule.")
     day = _day_of_run(context)
     if period_rule == "current_and_previous":
         narrowed = bool(context["params"].get("organization_ids"))
@@ -160,6 +164,15 @@ def close_run(billing_run_id: int | None) -> str:
     return state
 
 
+def _say(connection: Any, billing_run_id: int, counts: Any) -> None:
+    """Log what was staged; records left out or mended also go into the log that people read."""
+    from billing_sync.run import log_entry
+
+    log.info("staged: %s", counts.rows)
+    for warning in counts.warnings:
+        log_entry(connection, billing_run_id, "WARNING", "reference_record", warning)
+
+
 # -- observe ----------------------------------------------------------------------------------------------------------------
 
 
@@ -171,7 +184,7 @@ def extract_appxite_reference(billing_run_id: int) -> None:
     from billing_sync.extract import extract_appxite_reference as extract
 
     with BillingDbHook().get_conn() as connection:
-        log.info("%s", extract(connection, AppXiteHook().get_client(), billing_run_id))
+        _say(connection, billing_run_id, extract(connection, AppXiteHook().get_client(), billing_run_id))
 
 
 @task(task_display_name="Extract from ConnectWise", pool=POOL)
@@ -182,7 +195,7 @@ def extract_connectwise_reference(billing_run_id: int) -> None:
     from billing_sync.extract import extract_connectwise_reference as extract
 
     with BillingDbHook().get_conn() as connection:
-        log.info("%s", extract(connection, ConnectWiseHook().get_client(read_only=True), billing_run_id))
+        _say(connection, billing_run_id, extract(connection, ConnectWiseHook().get_client(read_only=True), billing_run_id))
 
 
 @task
@@ -306,7 +319,11 @@ def deliver_shard(billing_run_id: int, shard: int) -> dict[str, int]:
 
 
 @task(
-    task_display_name="Prove", pool=POOL, retries=2, trigger_rule="none_failed", execution_timeout=timedelta(hours=4)
+    task_display_name="Prove",
+    pool=POOL,
+    retries=2,
+    trigger_rule="none_failed_min_one_success",
+    execution_timeout=timedelta(hours=4),
 )
 def prove(billing_run_id: int) -> dict[str, str]:
     """Read ConnectWise back and account for every cent of every invoice; red if anything is amiss."""

@@ -157,6 +157,20 @@ class Deliverer:
             self._set_aside_item(item, "skipped", "agreement_changed", changed)
             self.counts.skipped += 1
             return
+        try:
+            began = self._commit_intent(item)
+        except psycopg.errors.UniqueViolation:
+            began = None  # a line stands on one Addition or on none: the table's key decides between two plans
+        if began is None:
+            self._set_item_state(item, "skipped")
+            self.counts.skipped += 1
+            log.info("%s is already under way by another plan", item["delivery_key"])
+
+    def _commit_intent(self, item: dict[str, Any]) -> dict[str, Any] | None:
+        """Write the ledger row and its lines; None if the ledger moved on since the plan was made.
+
+        Raises UniqueViolation when another plan has put one of the lines on an Addition meanwhile.
+        """
         with self._db.transaction():
             if item["action"] == "create":
                 # A refused Addition certainly does not bill; it begins anew with the new payload.
@@ -200,13 +214,8 @@ class Deliverer:
                     """,
                     [item["plan_item_id"]],
                 )
-            self._db.execute(
-                "update delivery.plan_item set state = %s where plan_item_id = %s",
-                ["done" if began is not None else "skipped", item["plan_item_id"]],
-            )
-        if began is None:
-            self.counts.skipped += 1
-            log.info("%s is already under way by another plan", item["delivery_key"])
+                self._set_item_state(item, "done")
+        return began
 
     def _changed_since_plan(self, item: dict[str, Any], agreement: Record | None) -> str:
         if agreement is None:
@@ -437,9 +446,12 @@ class Deliverer:
                 "select line_id from delivery.plan_item_line where plan_item_id = %s", [item["plan_item_id"]]
             )
             self._hold_lines([row["line_id"] for row in lines], reason_code, problem)
-            self._db.execute(
-                "update delivery.plan_item set state = %s where plan_item_id = %s", [state, item["plan_item_id"]]
-            )
+            self._set_item_state(item, state)
+
+    def _set_item_state(self, item: dict[str, Any], state: str) -> None:
+        self._db.execute(
+            "update delivery.plan_item set state = %s where plan_item_id = %s", [state, item["plan_item_id"]]
+        )
 
     def _hold_lines(self, line_ids: Sequence[int], reason_code: str, detail: str) -> None:
         self._db.execute(

@@ -11,10 +11,12 @@ import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from types import FrameType
 from typing import Any
 
 from local_stack.console import console, say, step, wait_for
+from local_stack.errors import StackError
 from local_stack.runs import follow
 from local_stack.sandbox import MONTHS
 from local_stack.stack import Stack
@@ -24,6 +26,8 @@ NIGHTLY_DAG = "sync_verified_invoices"
 PERIOD_DAG = "sync_billing_period"
 DAGS = frozenset({REFERENCE_DAG, NIGHTLY_DAG, PERIOD_DAG})
 AGREEMENT_TYPE = "Cloud Subscriptions"
+ENVIRONMENT = "demo"
+REQUESTS_PER_MINUTE = 20_000
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -114,7 +118,11 @@ def _administrator(stack: Stack) -> None:
     stack.sandbox.write_mappings(folder)
     for kind in ("organizations", "offers"):
         stack.billing_sync("mappings", "import", kind, str(folder / f"{kind}.csv"), "--approve")
+    stack.billing_sync("settings", "set", "environment", ENVIRONMENT)
     stack.billing_sync("settings", "set", "default_agreement_type", AGREEMENT_TYPE)
+    say("a real ConnectWise allows about 1,000 requests a minute; the sandbox is told to allow more, so the demo is short")
+    stack.sandbox.allow_requests(REQUESTS_PER_MINUTE)
+    stack.billing_sync("settings", "set", "requests_per_minute", str(REQUESTS_PER_MINUTE))
     stack.billing_sync("settings", "set", "automated_daily_sync", "on")
 
 
@@ -148,12 +156,36 @@ def _first_night(stack: Stack) -> str:
 
 
 def prove_invoiced(stack: Stack) -> None:
-    """Where what ConnectWise really invoices is to be compared, per customer, with the lines that were delivered.
+    """Let the sandbox's ConnectWise invoice its agreements, and compare per customer with what was delivered.
 
-    The sandbox invoices on request: POST `/_sandbox/invoicing` with `{"through": "YYYY-MM-DD"}` runs every cycle that
-    starts by that day and answers with the invoices and their lines. Those cycles count as invoiced from then on, also
-    in the next demo on the same state. Raise StackError when a customer's money differs.
+    Raises StackError when a customer's money differs by a cent.
     """
+    from billing_sync.db import connect
+    from billing_sync.report import delivered_by_company
+
+    step("ConnectWise invoices its agreements, as finance would at the month's end")
+    with connect(stack.billing_dsn) as connection:
+        delivered = delivered_by_company(connection)
+        newest = connection.execute("select max(cycle_start)::text from delivery.addition_line").fetchone()
+    if newest is None or newest[0] is None:
+        raise StackError("Nothing was delivered, so there is nothing that ConnectWise could invoice.")
+    stack.sandbox.invoice_agreements(newest[0])
+    invoiced: dict[int, Decimal] = {}
+    for invoice in stack.sandbox.invoices():
+        for line in invoice["lines"]:
+            if str(line["marker"] or "").startswith(f"axs-{ENVIRONMENT}-"):
+                company = int(invoice["company"]["id"])
+                invoiced[company] = invoiced.get(company, Decimal(0)) + Decimal(line["amount"])
+    differing = {
+        company: (delivered.get(company, Decimal(0)), invoiced.get(company, Decimal(0)))
+        for company in sorted({*delivered, *invoiced})
+        if delivered.get(company, Decimal(0)) != invoiced.get(company, Decimal(0))
+    }
+    if differing:
+        shown = "; ".join(f"company {key}: {ours} delivered, {theirs} invoiced" for key, (ours, theirs) in differing.items())
+        raise StackError(f"ConnectWise invoiced something else than AppXite's lines: {shown}")
+    total = sum(invoiced.values(), Decimal(0))
+    say(f"{len(invoiced)} customers, {total:,.2f} invoiced, {sum(delivered.values(), Decimal(0)):,.2f} delivered, difference 0.00")
 
 
 def oldest_month(last_month: str, months: int) -> datetime:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def follow(
     """Wait for the run's end, telling each change; raise when it did not succeed."""
     began = time.monotonic()
     told: dict[str, str] = {}
+    retries_told: set[tuple[str, int, int]] = set()
     last_word = began
     while True:
         check()
@@ -58,6 +59,8 @@ def follow(
                 told[task] = line
                 last_word = now
                 say(f"{now - began:5.0f} s  {task:<40} {line}")
+        for reason in failed_tries(instances, dag_id, run_id, task_logs, retries_told):
+            say(f"{now - began:5.0f} s  {reason}")
         if state in FINISHED:
             break
         if now - began > seconds:
@@ -69,6 +72,18 @@ def follow(
     if state != "success":
         raise failure(dag_id, run_id, instances, task_logs)
     say(f"{now - began:5.0f} s  {dag_id} {run_id}: success")
+
+
+def failed_tries(
+    instances: list[Json], dag_id: str, run_id: str, task_logs: Path, told: set[tuple[str, int, int]]
+) -> Iterator[str]:
+    """Why tasks are waiting for another try, each try told once."""
+    for instance in instances:
+        one_try = (instance["task_id"], instance["map_index"], instance["try_number"])
+        if instance["state"] == "up_for_retry" and one_try not in told:
+            told.add(one_try)
+            log = newest_log(task_logs, dag_id, run_id, instance)
+            yield f"try {instance['try_number']} of {instance['task_id']} failed: {last_errors(log, 1) if log else ''}"
 
 
 def failure(dag_id: str, run_id: str, instances: list[Json], task_logs: Path) -> StackError:

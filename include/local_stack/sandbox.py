@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -53,6 +55,24 @@ class SandboxProcess:
         command = self._command("mappings", "--state", str(self.state), "--out", str(folder))
         log = self.settings.logs / "sandbox-mappings.log"
         run_openly("writing the mappings", command, self.environment(), directory=self.settings.root, log=log)
+
+    def allow_requests(self, per_minute: int) -> None:
+        """Raise the sandbox's own limit, above which it answers 429."""
+        self._control("PATCH", "settings", {"requests_per_minute": per_minute})
+
+    def invoice_agreements(self, through: str) -> None:
+        """Run agreement invoicing for every cycle that starts by a day (YYYY-MM-DD)."""
+        self._control("POST", "invoicing", {"through": through})
+
+    def invoices(self) -> list[dict[str, Any]]:
+        """All agreement invoices so far, with their lines."""
+        found: list[dict[str, Any]] = self._control("GET", "invoices")
+        return found
+
+    def _control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        answer = requests.request(method, f"{self.url}/_sandbox/{path}", json=body, timeout=60)
+        answer.raise_for_status()
+        return json.loads(answer.text, parse_float=Decimal)
 
     def connections(self) -> dict[str, str]:
         """Airflow connections that lead to this sandbox, in the shape of the real ones."""

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import struct
+import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parent))
+
+from local_stack.postgres import Postgres  # noqa: E402
+from pipeline import CUSTOMERS, Pipeline  # noqa: E402
+from sandbox.server import Sandbox  # noqa: E402
 
 
 @dataclass
@@ -138,3 +149,54 @@ def closed_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+# -- the whole path (pipeline.py) --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Prepared:
+    """A database after an administrator's set-up and the sandbox's state to it, both to be copied."""
+
+    postgres: Postgres
+    database: str
+    state: Path
+
+
+@pytest.fixture(scope="session")
+def prepared(postgres: Postgres, billing_template: str, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Four customers, mapped and approved; nothing invoiced by AppXite yet."""
+    state = tmp_path_factory.mktemp("prepared") / "sandbox"
+    with Sandbox(state, customers=CUSTOMERS) as sandbox:
+        pipeline = Pipeline(postgres.create_database("billing_prepared", template=billing_template), sandbox)
+        pipeline.set_up()
+        pipeline.close()
+        for invoice in sandbox.appxite_invoices():
+            sandbox.delete_appxite_invoice(invoice["invoiceId"])
+    return Prepared(postgres, "billing_prepared", state)
+
+
+@pytest.fixture
+def pipeline_of(tmp_path: Path) -> Iterator[Callable[[Prepared], Pipeline]]:
+    """Makes a pipeline of its own from a prepared one."""
+    made: list[tuple[Pipeline, Postgres, str]] = []
+
+    def make(prepared: Prepared) -> Pipeline:
+        name = f"pipeline_{uuid.uuid4().hex[:12]}"
+        dsn = prepared.postgres.create_database(name, template=prepared.database)
+        sandbox = Sandbox(shutil.copytree(prepared.state, tmp_path / name))
+        sandbox.start()
+        made.append((Pipeline(dsn, sandbox), prepared.postgres, name))
+        return made[-1][0]
+
+    yield make
+    for pipeline, postgres, name in made:
+        pipeline.close()
+        pipeline.sandbox.stop()
+        postgres.drop_database(name)
+
+
+@pytest.fixture
+def pipeline(prepared: Prepared, pipeline_of: Callable[[Prepared], Pipeline]) -> Pipeline:
+    """A prepared database and sandbox that belong to this test alone."""
+    return pipeline_of(prepared)

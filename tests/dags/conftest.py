@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict
+
+from billing_sync import http
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
@@ -67,14 +71,14 @@ def connections(billing_db: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPat
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     sandbox.change_settings(requests_per_minute=1_000_000)
+    # Waiting for a service that stays away is tested with the client; here it would only take time.
+    monkeypatch.setattr(http, "Limits", functools.partial(http.Limits, attempts=2, first_wait=0.01))
     return variables
 
 
 @pytest.fixture
 def run_dag(dag_bag: Any, connections: dict[str, str]) -> Iterator[Callable[..., DagRun]]:
     """Run a DAG to its end, as Airflow does it, and return its run; a failed task waits for no retry."""
-    from datetime import UTC, datetime, timedelta
-
     started = datetime(2026, 11, 21, tzinfo=UTC)
     number = 0
 
@@ -83,6 +87,7 @@ def run_dag(dag_bag: Any, connections: dict[str, str]) -> Iterator[Callable[...,
         number += 1
         dag = dag_bag.dags[dag_id]
         for task in dag.tasks:
+            task.retries = 1
             task.retry_delay = timedelta(seconds=0)
             task.max_retry_delay = timedelta(seconds=0)
         return dag.test(logical_date=started + timedelta(minutes=number), run_conf=params)

@@ -15,7 +15,7 @@ from local_stack.errors import StackError
 from local_stack.install import main, requirement_block, stamp_text
 from local_stack.ports import require_free
 from local_stack.postgres import Postgres
-from local_stack.runs import failure, task_lines
+from local_stack.runs import failed_tries, failure, task_lines
 from local_stack.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,6 +120,16 @@ def test_mapped_tasks_are_counted_and_waiting_ones_are_not_told() -> None:
         instance("close", "scheduled"),
     ]
     assert task_lines(instances) == {"extract": "success", "deliver": "1 running, 2 success"}
+
+
+def test_a_try_that_failed_is_told_once_with_its_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "dag_id=d" / "run_id=r" / "task_id=load"
+    folder.mkdir(parents=True)
+    (folder / "attempt=1.log").write_text('{"level": "error", "event": "Task failed: no answer"}\n')
+    told: set[tuple[str, int, int]] = set()
+    waiting = [{**instance("load", "up_for_retry"), "try_number": 1}]
+    assert [*failed_tries(waiting, "d", "r", tmp_path, told)] == ["try 1 of load failed:   Task failed: no answer"]
+    assert [*failed_tries(waiting, "d", "r", tmp_path, told)] == []
 
 
 def test_a_failed_run_names_its_tasks_the_reason_and_the_log(tmp_path: Path) -> None:
