@@ -1,15 +1,16 @@
 """
 ### Deliver an approved plan
 
-Carries out exactly the plan that a person approved (review pages, or `python -m billing_sync plan approve`), then proves
-it. A plan that is not approved is refused. Running it again resumes what is left, and writes nothing if all is done.
+Carries out exactly the plan that a person approved (`python -m billing_sync plan approve`), then proves it. A plan
+that is not approved is refused. Running it again resumes what is left, and writes nothing if all is done.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from airflow.sdk import Param, chain, dag
+
 from billing_steps import DEFAULT_ARGS, close_run, deliver_shard, list_shards, preflight, prove, reopen_run_of_plan
 
 
@@ -17,7 +18,7 @@ from billing_steps import DEFAULT_ARGS, close_run, deliver_shard, list_shards, p
     dag_id="apply_plan",
     dag_display_name="Apply an approved plan",
     schedule=None,
-    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

@@ -53,7 +53,7 @@ def sql_step(task_id: str, sql_file: str, doc: str) -> SQLExecuteQueryOperator:
     )
 
 
-# -- beginning and end of a run ------------------------------------------------------------------------------------------
+# -- beginning and end of a run -------------------------------------------------------------------------------
 
 
 @task(task_display_name="Preflight")
@@ -173,7 +173,7 @@ def _say(connection: Any, billing_run_id: int, counts: Any) -> None:
         log_entry(connection, billing_run_id, "WARNING", "reference_record", warning)
 
 
-# -- observe ----------------------------------------------------------------------------------------------------------------
+# -- observe --------------------------------------------------------------------------------------------------
 
 
 @task(task_display_name="Extract from AppXite")
@@ -195,7 +195,11 @@ def extract_connectwise_reference(billing_run_id: int) -> None:
     from billing_sync.extract import extract_connectwise_reference as extract
 
     with BillingDbHook().get_conn() as connection:
-        _say(connection, billing_run_id, extract(connection, ConnectWiseHook().get_client(read_only=True), billing_run_id))
+        _say(
+            connection,
+            billing_run_id,
+            extract(connection, ConnectWiseHook().get_client(read_only=True), billing_run_id),
+        )
 
 
 @task
@@ -204,8 +208,10 @@ def list_periods(billing_run_id: int) -> list[str]:
     from billing_hooks.billing_db import BillingDbHook
 
     with BillingDbHook().get_conn() as connection:
-        row = connection.execute("select billing_periods::date[] from audit.run where run_id = %s", [billing_run_id]).fetchone()
-    assert row is not None  # noqa: S101  (open_run wrote it)
+        row = connection.execute(
+            "select billing_periods::date[] from audit.run where run_id = %s", [billing_run_id]
+        ).fetchone()
+    assert row is not None
     return [f"{period:%Y-%m}" for period in row[0]]
 
 
@@ -236,7 +242,7 @@ def check_source(billing_run_id: int) -> int:
     return len(findings)
 
 
-# -- branch, plan, approve ---------------------------------------------------------------------------------------------------
+# -- branch, plan, approve ------------------------------------------------------------------------------------
 
 
 @task.branch(task_display_name="Held or deliverable?")
@@ -274,7 +280,7 @@ def approve_plan(billing_run_id: int) -> str:
 
 @task(task_display_name="Wait for approval")
 def await_approval(billing_run_id: int) -> None:
-    """Leave the plan for a person: the review pages or `python -m billing_sync plan approve`, then the DAG apply_plan."""
+    """Leave the plan for a person: `python -m billing_sync plan approve`, then the DAG apply_plan."""
     from billing_hooks.billing_db import BillingDbHook
     from billing_sync.plan import say_awaiting_approval
 
@@ -282,7 +288,7 @@ def await_approval(billing_run_id: int) -> None:
         log.info(say_awaiting_approval(connection, billing_run_id))
 
 
-# -- apply, prove -------------------------------------------------------------------------------------------------------------
+# -- apply, prove ---------------------------------------------------------------------------------------------
 
 
 @task(task_display_name="Shards of agreements")

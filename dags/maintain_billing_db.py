@@ -1,16 +1,17 @@
 """
 ### Keep the billing database small
 
-Once a day, deletes staged extracts older than the setting `staging_retention_days`, except those of runs still open.
-Invoices, decisions, the ledger of Additions, attempts, proofs and the audit trail are kept for ever.
+Once a day, deletes staged extracts older than the setting `staging_retention_days`, except those of runs still
+open. Invoices, decisions, the ledger of Additions, attempts, proofs and the audit trail are kept for ever.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import CronDataIntervalTimetable, dag
+
 from billing_steps import DEFAULT_ARGS, SQL_DIR
 
 
@@ -18,7 +19,7 @@ from billing_steps import DEFAULT_ARGS, SQL_DIR
     dag_id="maintain_billing_db",
     dag_display_name="Maintain the billing database",
     schedule=CronDataIntervalTimetable("30 6 * * *", timezone="UTC"),
-    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

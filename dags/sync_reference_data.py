@@ -1,16 +1,18 @@
 """
 ### Organizations, companies, agreements and products, on demand
 
-Refreshes both systems' reference data, and lists the offers that appeared on the seller's invoices in a chosen window, so
-that they can be mapped. Reads only: nothing is decided and nothing is written to ConnectWise. Run it once before the first
-mappings are made, and whenever something new should appear in the mapping files or pages before the night.
+Refreshes both systems' reference data, and lists the offers that appeared on the seller's invoices in a chosen
+window, so that they can be mapped. Reads only: nothing is decided and nothing is written to ConnectWise. Run it
+once before the first mappings are made, and whenever something new should appear in the mapping files or pages
+before the night.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from airflow.sdk import Param, chain, dag
+
 from billing_steps import (
     DEFAULT_ARGS,
     SQL_DIR,
@@ -28,7 +30,7 @@ from billing_steps import (
     dag_id="sync_reference_data",
     dag_display_name="Sync reference data",
     schedule=None,
-    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
@@ -40,7 +42,7 @@ from billing_steps import (
             minimum=1,
             maximum=15,
             title="Offer window (months)",
-            description="Offers on invoices of so many calendar months, the current one included, are listed for mapping.",
+            description="Offers on invoices of so many months, the current one included, are listed for mapping.",
         )
     },
     doc_md=__doc__,

@@ -1,13 +1,14 @@
 """
 ### AppXite's verified invoices become ConnectWise Additions
 
-Every night at 00:00 UTC, for the current and the previous calendar month. `sync_billing_period` is the same flow for one
-month at a time, for `airflow backfill create` over past months.
+Every night at 00:00 UTC, for the current and the previous calendar month. `sync_billing_period` is the same flow
+for one month at a time, for `airflow backfill create` over past months.
 
-**What happens.** Invoices that reached *Verified* are extracted from AppXite and staged whole; organizations, offers and
-contracts are mapped; date and price rules applied. Every doubtful line is **held** with all its reasons; the rest becomes
-a **plan**. The plan is approved by itself when *Automated Daily Sync* is on, else it waits. Delivery makes each Addition
-exactly once; the **proof** re-reads ConnectWise and accounts for every cent, or the run turns red.
+**What happens.** Invoices that reached *Verified* are extracted from AppXite and staged whole; organizations,
+offers and contracts are mapped; date and price rules applied. Every doubtful line is **held** with all its reasons;
+the rest becomes a **plan**. The plan is approved by itself when *Automated Daily Sync* is on, else it waits.
+Delivery makes each Addition exactly once; the **proof** re-reads ConnectWise and accounts for every cent, or the
+run turns red.
 
 **By hand.** Trigger with `billing_periods`, `organization_ids`, or `dry_run` (decides and plans; cannot write).
 
@@ -19,9 +20,10 @@ exactly once; the **proof** re-reads ConnectWise and accounts for every cent, or
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import CronDataIntervalTimetable, Param, chain, dag
+
 from billing_steps import (
     DEFAULT_ARGS,
     SQL_DIR,
@@ -61,7 +63,7 @@ PARAMS = {
         description="AppXite organization ids, one per line, to look at only these customers. Empty: all.",
     ),
     "dry_run": Param(
-        False,
+        default=False,
         type="boolean",
         title="Dry run",
         description="Extract, decide and make a plan that can never be applied. Nothing is written to ConnectWise.",
@@ -80,7 +82,9 @@ def billing_flow(period_rule: str) -> None:
         extract_connectwise_reference(run_id),
         extract_invoices.partial(billing_run_id=run_id).expand(period=list_periods(run_id)),
     ]
-    refresh_reference = sql_step("refresh_reference", "mapping/refresh_reference.sql", "Names, states and dates of today.")
+    refresh_reference = sql_step(
+        "refresh_reference", "mapping/refresh_reference.sql", "Names, states and dates of today."
+    )
     refresh_offers = sql_step("refresh_offers", "mapping/refresh_offers.sql", "New offers begin excluded.")
     load_invoices = sql_step("load_invoices", "billing/load_invoices.sql", "Accepted invoices and their lines.")
     checked = check_source(run_id)
@@ -112,7 +116,7 @@ def billing_flow(period_rule: str) -> None:
     dag_id="sync_verified_invoices",
     dag_display_name="Sync verified invoices",
     schedule=CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
-    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=12),
@@ -131,7 +135,7 @@ def sync_verified_invoices() -> None:
     dag_id="sync_billing_period",
     dag_display_name="Sync one billing period",
     schedule=CronDataIntervalTimetable("0 0 1 * *", timezone="UTC"),
-    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2020, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=12),

@@ -19,7 +19,9 @@ from rich.table import Table
 from billing_sync.db import Connection, connect
 from billing_sync.errors import BillingSyncError, ConfigurationError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Bill AppXite's verified invoices from ConnectWise PSA.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Bill AppXite's verified invoices from ConnectWise PSA."
+)
 mappings_app = typer.Typer(no_args_is_help=True, help="Organizations, offers and contracts: which becomes which.")
 settings_app = typer.Typer(no_args_is_help=True, help="What an administrator configures.")
 plan_app = typer.Typer(no_args_is_help=True, help="What runs want to write, and approving it.")
@@ -28,6 +30,7 @@ app.add_typer(settings_app, name="settings")
 app.add_typer(plan_app, name="plan")
 console = Console(width=max(120, Console().width))
 
+ME = getpass.getuser()
 Person = Annotated[str, typer.Option("--as", help="Who does this; stands in the audit trail.")]
 Kind = Annotated[str, typer.Argument(help="organizations, offers or contracts")]
 
@@ -84,8 +87,10 @@ def export_mappings(kind: Kind, path: Annotated[Path, typer.Argument(help="CSV f
 def import_mappings(
     kind: Kind,
     path: Annotated[Path, typer.Argument(help="CSV file to read; columns as export writes them")],
-    approve: Annotated[bool, typer.Option("--approve", help="Let the file's column state count; else all stay excluded.")] = False,
-    person: Person = getpass.getuser(),
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Let the file's column state count; else all stay excluded.")
+    ] = False,
+    person: Person = ME,
 ) -> None:
     """Read mappings of a kind from a CSV file, all or nothing."""
     from billing_sync.mappings import import_mappings as store
@@ -113,7 +118,7 @@ def list_settings() -> None:
 
 
 @settings_app.command("set")
-def set_setting(key: str, value: str, person: Person = getpass.getuser()) -> None:
+def set_setting(key: str, value: str, person: Person = ME) -> None:
     """Change one setting."""
     from billing_sync.settings import set_setting as store
 
@@ -140,13 +145,15 @@ def list_plans() -> None:
 
 
 @plan_app.command("approve")
-def approve_plan(plan_id: int, person: Person = getpass.getuser()) -> None:
+def approve_plan(plan_id: int, person: Person = ME) -> None:
     """Approve a plan as it stands; the DAG apply_plan then delivers it."""
     from billing_sync.plan import approve_plan as approve
 
     with _database() as connection:
         approve(connection, plan_id, person)
-    console.print(f"plan {plan_id} is approved by {person}. Deliver it: trigger the DAG apply_plan with plan_id {plan_id}.")
+    console.print(
+        f"plan {plan_id} is approved by {person}. Deliver it: trigger the DAG apply_plan with plan_id {plan_id}."
+    )
 
 
 def main() -> None:
@@ -158,7 +165,9 @@ def main() -> None:
         console.print(f"[bold red]Error:[/] {error}", soft_wrap=True, highlight=False)
         raise SystemExit(1) from None
     except psycopg.OperationalError as error:
-        console.print(f"[bold red]Error:[/] the billing database does not answer: {error}", soft_wrap=True, highlight=False)
+        console.print(
+            f"[bold red]Error:[/] the billing database does not answer: {error}", soft_wrap=True, highlight=False
+        )
         raise SystemExit(1) from None
 
 

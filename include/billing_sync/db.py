@@ -52,7 +52,7 @@ def run_sql_file(connection: Connection, name: str, run_id: int) -> list[dict[st
     text = (SQL_DIR / name).read_text(encoding="utf-8")
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute("select set_config('billing.run_id', %s, true)", [str(run_id)])
-        cursor.execute(text)  # type: ignore[call-overload]  # our own file, not a literal
+        cursor.execute(text)
         while cursor.nextset():
             pass
         if cursor.description is None:

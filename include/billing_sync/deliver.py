@@ -119,7 +119,9 @@ class Deliverer:
             agreement = self._connectwise.agreement(agreement_id)
             for item in self._all(
                 """
-                select item.*, item.payload_hash = encode(sha256(convert_to(item.payload::text, 'UTF8')), 'hex') as is_sealed
+                select
+                    item.*,
+                    item.payload_hash = encode(sha256(convert_to(item.payload::text, 'UTF8')), 'hex') as is_sealed
                 from delivery.plan_item as item
                 where item.plan_id = %s and item.agreement_id = %s and item.state = 'pending'
                 order by item.plan_item_id
@@ -196,7 +198,8 @@ class Deliverer:
                 began = self._one(
                     """
                     update delivery.addition as known set
-                        state = 'updating', payload = item.payload, payload_hash = item.payload_hash, plan_id = item.plan_id
+                        state = 'updating', payload = item.payload, payload_hash = item.payload_hash,
+                        plan_id = item.plan_id
                     from delivery.plan_item as item
                     where item.plan_item_id = %s and known.delivery_key = item.delivery_key
                         and known.state = 'delivered' and known.payload = item.payload_before
@@ -381,7 +384,8 @@ class Deliverer:
                 continue
             self._db.execute(
                 """
-                update delivery.addition set state = 'delivered', applied_payload = payload, delivered_at = now(), problem = null
+                update delivery.addition
+                set state = 'delivered', applied_payload = payload, delivered_at = now(), problem = null
                 where delivery_key = %s and state = 'active' and payload_hash = %s
                 """,
                 [addition["delivery_key"], addition["payload_hash"]],
@@ -405,7 +409,7 @@ class Deliverer:
             if record.get("billCustomer") == "DoNotBill" and begins == ends:
                 continue
             orphan = {**winner, "connectwise_addition_id": addition_id}
-            operations = [
+            operations: list[dict[str, Any]] = [
                 {"op": "replace", "path": "billCustomer", "value": "DoNotBill"},
                 {"op": "replace", "path": "cancelledDate", "value": record.get("effectiveDate")},
             ]
@@ -424,7 +428,7 @@ class Deliverer:
         self.counts.conflicts += 1
 
     def _free_lines(self, addition: dict[str, Any], state: str, reason_code: str, problem: str) -> None:
-        """Take back the lines that this plan added to an Addition (lines delivered before stay with it), and hold them."""
+        """Hold the lines that this plan added to an Addition; lines delivered before stay with it."""
         with self._db.transaction():
             self._set_state(addition, state, problem)
             freed = self._all(
@@ -487,7 +491,8 @@ class Deliverer:
             self.counts.writes += 1
         self._db.execute(
             """
-            insert into delivery.attempt (delivery_key, plan_id, operation, outcome, connectwise_addition_id, detail, worker)
+            insert into delivery.attempt
+                (delivery_key, plan_id, operation, outcome, connectwise_addition_id, detail, worker)
             values (%s, %s, %s, %s, %s, %s, %s)
             """,
             [
@@ -506,7 +511,7 @@ class Deliverer:
 
     def _all(self, statement: str, values: Sequence[Any]) -> list[dict[str, Any]]:
         with self._db.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(statement, values).fetchall()  # type: ignore[call-overload,no-any-return]
+            return cursor.execute(statement, values).fetchall()
 
     def _one(self, statement: str, values: Sequence[Any]) -> dict[str, Any] | None:
         rows = self._all(statement, values)

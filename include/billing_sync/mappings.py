@@ -93,7 +93,9 @@ def read_mapping_file(path: Path, kind_name: str) -> pd.DataFrame:
         raise ConfigurationError(f"{path} has more than {MAX_ROWS:,} rows: split it.")
     missing = [column for column in (kind.source_id, kind.target_id) if column not in frame.columns]
     if missing:
-        raise ConfigurationError(f"{path} lacks the column {' and '.join(missing)}. It has: {', '.join(frame.columns)}.")
+        raise ConfigurationError(
+            f"{path} lacks the column {' and '.join(missing)}. It has: {', '.join(frame.columns)}."
+        )
     frame = frame.assign(**{name: frame[name].str.strip() if name in frame else "" for name in ("state", "note")})
     problems = []
     for number, row in enumerate(frame.to_dict("records"), start=2):
@@ -139,7 +141,9 @@ def import_mappings(
                 union all
                 select format('{target_id} %%s', given.target_id) from given
                 where given.target_id is not null
-                    and not exists (select from mapping.{target_table} as known where known.{target_id} = given.target_id)
+                    and not exists (
+                        select from mapping.{target_table} as known where known.{target_id} = given.target_id
+                    )
                 """.replace("%%", "%")
             ).format(**names)
         ).fetchall()

@@ -59,7 +59,7 @@ def migrate(dsn: str) -> list[str]:
             checksum = _checksum(file)
             if file.name not in applied:
                 log.info("applying %s", file.name)
-                connection.execute(file.read_text(encoding="utf-8"))  # type: ignore[call-overload]
+                connection.execute(file.read_text(encoding="utf-8"))
                 connection.execute(
                     "insert into public.schema_migration (name, checksum) values (%s, %s)", [file.name, checksum]
                 )
@@ -71,5 +71,5 @@ def migrate(dsn: str) -> list[str]:
                 )
         # Views hold no data: they are made anew, so that a change of a view needs no migration.
         for file in sorted(VIEWS_DIR.glob("*.sql")):
-            connection.execute(file.read_text(encoding="utf-8"))  # type: ignore[call-overload]
+            connection.execute(file.read_text(encoding="utf-8"))
     return new

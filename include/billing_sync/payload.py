@@ -28,9 +28,7 @@ class MarkerCarrier:
     @classmethod
     def from_settings(cls, connection: Connection) -> MarkerCarrier:
         """As configured."""
-        return cls(
-            str(get_setting(connection, "marker_carrier")), get_setting(connection, "marker_custom_field_id")
-        )
+        return cls(str(get_setting(connection, "marker_carrier")), get_setting(connection, "marker_custom_field_id"))
 
     def read(self, record: Mapping[str, Any]) -> str | None:
         """The marker on a ConnectWise Addition; None if it carries none of ours."""
@@ -51,7 +49,7 @@ def inert(payload: Mapping[str, Any]) -> Payload:
 
 
 def patch_operations(payload: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """PATCH operations that bring an Addition to the payload: all changeable fields, or those that differ from before."""
+    """PATCH operations to the payload: of all fields that may change, or of those that differ from before."""
     return [
         {"op": "replace", "path": field, "value": value}
         for field, value in payload.items()
@@ -89,6 +87,8 @@ def differences(payload: Mapping[str, Any], record: Mapping[str, Any], marker: M
     compare("invoiceDescription", _plain(payload["invoiceDescription"]), _plain(record.get("invoiceDescription")))
     compare("marker", marker.read(payload), marker.read(record))
     quantity, less, price = (_number(payload[field]) for field in ("quantity", "lessIncluded", "unitPrice"))
-    assert quantity is not None and less is not None and price is not None
+    assert quantity is not None
+    assert less is not None
+    assert price is not None
     compare("extPrice", line_amount(quantity - less, price), _number(record.get("extPrice") or 0))
     return found

@@ -45,9 +45,7 @@ def approve_plan(connection: Connection, plan_id: int, approved_by: str) -> None
 def approve_automatically(connection: Connection, run_id: int) -> bool:
     """Approve the run's plan if Automated Daily Sync is on and it is no dry run. Returns whether it is approved now."""
     plan_id = plan_of_run(connection, run_id)
-    row = connection.execute(
-        "select state, is_dry_run from delivery.plan where plan_id = %s", [plan_id]
-    ).fetchone()
+    row = connection.execute("select state, is_dry_run from delivery.plan where plan_id = %s", [plan_id]).fetchone()
     assert row is not None
     if row[0] in ("approved", "applied"):
         return True

@@ -58,7 +58,7 @@ def prove(connection: Connection, connectwise: ConnectWise, run_id: int) -> dict
         shown = "; ".join(str(breach["message"]) for breach in breaches[:5])
         raise ProofError(
             f"The proof of run {run_id} failed: {len(breaches)} breaches. {shown}. "
-            "All of them: select * from audit.log_entry where run_id = %s and level = 'ERROR'" % run_id
+            f"All of them are in audit.log_entry of run {run_id}, level ERROR."
         )
     connection.execute("update audit.run set proven_at = now() where run_id = %s", [run_id])
     totals = connection.execute(
@@ -74,7 +74,8 @@ def prove(connection: Connection, connectwise: ConnectWise, run_id: int) -> dict
         [run_id],
     )
     row = totals.fetchone()
-    assert row is not None and totals.description is not None
+    assert row is not None
+    assert totals.description is not None
     result = {column.name: str(value) for column, value in zip(totals.description, row, strict=True)}
     log.info("run %s is proven: %s", run_id, result)
     return result

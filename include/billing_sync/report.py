@@ -25,7 +25,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def print_report(connection: Connection, console: Console) -> bool:
-    """Print invoices, lines, money by outcome, held by reason, runs and the proof. True if every cent is accounted for."""
+    """Print invoices, lines, held by reason, runs and the proof. True if every cent is accounted for."""
     rows = connection.execute(
         """
         select billing_period, currency, count(distinct invoice_id), count(*),
@@ -36,7 +36,16 @@ def print_report(connection: Connection, console: Console) -> bool:
         """
     ).fetchall()
     table = _table(
-        "Accepted invoices", "period", "currency", "invoices", "lines", "delivered", "held", "excluded", "open", "lines' total"
+        "Accepted invoices",
+        "period",
+        "currency",
+        "invoices",
+        "lines",
+        "delivered",
+        "held",
+        "excluded",
+        "open",
+        "lines' total",
     )
     for period, currency, invoices, lines, *amounts in rows:
         table.add_row(f"{period:%Y-%m}", currency, str(invoices), str(lines), *map(_amount, amounts))
@@ -50,10 +59,20 @@ def print_report(connection: Connection, console: Console) -> bool:
     console.print(table)
 
     held = connection.execute(
-        "select reason, reason_code, line_count, currency, money_at_risk from reporting.held_by_reason order by 3 desc, 2, 4"
+        """
+        select reason, reason_code, line_count, currency, money_at_risk
+        from reporting.held_by_reason order by 3 desc, 2, 4
+        """
     ).fetchall()
     if held:
-        table = _table("Held lines by reason (a line with several reasons counts under each)", "reason", "code", "lines", "currency", "money")
+        table = _table(
+            "Held lines by reason (a line with several reasons counts under each)",
+            "reason",
+            "code",
+            "lines",
+            "currency",
+            "money",
+        )
         for reason, code, lines, currency, amount in held:
             table.add_row(reason, code, str(lines), currency, _amount(amount))
         console.print(table)
@@ -61,7 +80,8 @@ def print_report(connection: Connection, console: Console) -> bool:
     table = _table("Runs", "run", "kind", "periods", "state", "planned", "writes", "errors", "warnings")
     for run in connection.execute(
         """
-        select run_id, kind, (select string_agg(to_char(period, 'YYYY-MM'), ', ') from unnest(billing_periods) as period),
+        select run_id, kind,
+            (select string_agg(to_char(period, 'YYYY-MM'), ', ') from unnest(billing_periods) as period),
             state, planned_additions, writes, errors, warnings
         from reporting.run order by run_id desc limit 10
         """

@@ -53,7 +53,8 @@ def open_run(
     with connection.transaction():
         row = connection.execute(
             """
-            insert into audit.run (dag_id, dag_run_id, kind, billing_periods, organization_ids, is_dry_run, requester_id)
+            insert into audit.run
+                (dag_id, dag_run_id, kind, billing_periods, organization_ids, is_dry_run, requester_id)
             values (%s, %s, %s, %s::date[]::billing.billing_period[], %s, %s, %s)
             on conflict (dag_id, dag_run_id) do update set
                 kind = excluded.kind, billing_periods = excluded.billing_periods,
@@ -98,9 +99,7 @@ def finish_run(connection: Connection, run_id: int) -> str:
     return str(row[0])
 
 
-def log_entry(
-    connection: Connection, run_id: int | None, level: str, code: str, message: str, **subject: Any
-) -> None:
+def log_entry(connection: Connection, run_id: int | None, level: str, code: str, message: str, **subject: Any) -> None:
     """Add an entry to the log that people read (System Logs)."""
     with connection.transaction():
         connection.execute(

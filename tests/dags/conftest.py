@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from billing_sync import http
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
+
     from sandbox.server import Sandbox
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -77,7 +78,7 @@ def connections(billing_db: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def run_dag(dag_bag: Any, connections: dict[str, str]) -> Iterator[Callable[..., DagRun]]:
+def run_dag(dag_bag: Any, connections: dict[str, str]) -> Callable[..., DagRun]:
     """Run a DAG to its end, as Airflow does it, and return its run; a failed task waits for no retry."""
     started = datetime(2026, 11, 21, tzinfo=UTC)
     number = 0
@@ -92,4 +93,4 @@ def run_dag(dag_bag: Any, connections: dict[str, str]) -> Iterator[Callable[...,
             task.max_retry_delay = timedelta(seconds=0)
         return dag.test(logical_date=started + timedelta(minutes=number), run_conf=params)
 
-    yield run
+    return run

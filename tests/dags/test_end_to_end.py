@@ -17,14 +17,13 @@ from billing_sync.report import delivered_by_company
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
+
     from sandbox.server import Sandbox
 
 RunDag = Callable[..., "DagRun"]
 
 
-def test_two_nights_and_a_backfill_account_for_every_cent(
-    run_dag: RunDag, billing_db: str, sandbox: Sandbox
-) -> None:
+def test_two_nights_and_a_backfill_account_for_every_cent(run_dag: RunDag, billing_db: str, sandbox: Sandbox) -> None:
     assert run_dag("sync_reference_data").state == "success"
     administrator(billing_db, sandbox)
 
@@ -44,7 +43,9 @@ def test_two_nights_and_a_backfill_account_for_every_cent(
     truth = {invoice["invoiceId"]: Decimal(str(invoice["totalAmount"])) for invoice in sandbox.truth()}
     proven = dict(query(billing_db, "select invoice_id, delivered + held + excluded from reporting.invoice_proof"))
     assert proven == truth
-    assert query(billing_db, "select count(*) from audit.invoice_proof where difference <> 0 or in_doubt <> 0") == [(0,)]
+    assert query(billing_db, "select count(*) from audit.invoice_proof where difference <> 0 or in_doubt <> 0") == [
+        (0,)
+    ]
 
     with connect(billing_db) as connection:
         delivered = delivered_by_company(connection)

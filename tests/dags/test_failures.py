@@ -11,6 +11,7 @@ from dag_runs import administrator, query, states
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
+
     from sandbox.server import Sandbox
 
 RunDag = Callable[..., "DagRun"]
@@ -78,7 +79,9 @@ def test_a_bad_connection_is_named_before_anything_happens(
 def test_a_missing_default_agreement_type_is_said_before_anything_happens(
     ready: RunDag, billing_db: str, sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    query(billing_db, "update billing.setting set value = null where setting_key = 'default_agreement_type' returning 1")
+    query(
+        billing_db, "update billing.setting set value = null where setting_key = 'default_agreement_type' returning 1"
+    )
     run = ready("sync_verified_invoices")
     assert run.state == "failed"
     assert "default_agreement_type" in "".join(capfd.readouterr())

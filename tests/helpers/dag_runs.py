@@ -15,6 +15,7 @@ from billing_sync.settings import set_setting
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
+
     from sandbox.server import Sandbox
 
 

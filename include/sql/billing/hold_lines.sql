@@ -92,7 +92,7 @@ cross join lateral (values
     ('late_line', decision.is_late and setting.late_lines = 'hold',
         format('charge from %s, next invoice date %s', line.charge_start_date, agreement.next_invoice_date)),
     ('negative_amount', decision.amount < 0 and setting.negative_additions = 'hold', decision.amount::text)
-) as reason (reason_code, applies, detail)
+) as reason(reason_code, applies, detail)
 where
     reason.applies
     -- An excluded line needs no reasons to wait.

@@ -18,7 +18,8 @@ where
     and header.invoice_id is not null
     and header.provider_organization_id = run.requester_id
     and header.status in (
-        select jsonb_array_elements_text(value) from billing.setting where setting_key = 'accepted_statuses'
+        select jsonb_array_elements_text(setting.value) from billing.setting
+        where setting.setting_key = 'accepted_statuses'
     )
     and (cardinality(run.organization_ids) = 0 or header.consumer_organization_id = any(run.organization_ids));
 
@@ -47,7 +48,7 @@ from staging.invoice_row as staged
 join staging.extract as feed using (extract_id)
 where
     feed.run_id = audit.current_run_id()
-    and staged.invoice_id in (select invoice_id from accepted_header);
+    and staged.invoice_id in (select accepted.invoice_id from accepted_header as accepted);
 
 create temporary table header_check on commit drop as
 select

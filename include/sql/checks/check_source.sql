@@ -24,7 +24,7 @@ select
 from run_header as header
 where
     (header.provider_organization_id is null
-        or header.provider_organization_id = (select requester_id from audit.run where run_id = audit.current_run_id()))
+        or header.provider_organization_id = (select run.requester_id from audit.run where run.run_id = audit.current_run_id()))
     and (
         header.invoice_id is null or header.status is null or header.provider_organization_id is null
         or header.consumer_organization_id is null or header.invoice_date is null or header.currency is null
@@ -45,17 +45,17 @@ select
     jsonb_build_object('invoice_id', invoice.invoice_id)
 from billing.invoice as invoice
 join mapping.organization as organization using (organization_id)
-where not invoice.adds_up and invoice.invoice_id in (select invoice_id from run_header)
+where not invoice.adds_up and invoice.invoice_id in (select header.invoice_id from run_header as header)
 union all
 select
     'WARNING', 'period_without_invoices',
-    format('AppXite has no invoice in %s. If that is unexpected, look at the requester id and at AppXite.', to_char(period, 'YYYY-MM')),
-    jsonb_build_object('billing_period', period)
+    format('AppXite has no invoice in %s. If that is unexpected, look at the requester id and at AppXite.', to_char(wanted.period, 'YYYY-MM')),
+    jsonb_build_object('billing_period', wanted.period)
 from audit.run
-cross join unnest(billing_periods) as period
+cross join unnest(run.billing_periods) as wanted(period)
 where
-    run_id = audit.current_run_id()
-    and not exists (select from run_header as header where header.billing_period = period);
+    run.run_id = audit.current_run_id()
+    and not exists (select from run_header as header where header.billing_period = wanted.period);
 
 insert into audit.log_entry (run_id, level, code, message, subject)
 select audit.current_run_id(), level, code, message, subject

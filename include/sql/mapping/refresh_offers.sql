@@ -29,7 +29,7 @@ using (
     join staging.extract as feed using (extract_id)
     join seller_header as header on header.invoice_id = staged.invoice_id
     where feed.run_id = audit.current_run_id() and staged.offer_id is not null
-    order by staged.offer_id, header.invoice_date desc nulls last, staged.offer_name
+    order by staged.offer_id asc, header.invoice_date desc nulls last, staged.offer_name asc
 ) as seen on known.offer_id = seen.offer_id
 when matched and (known.last_invoiced_on is null or seen.invoice_date > known.last_invoiced_on) then
     update set name = seen.offer_name, last_invoiced_on = seen.invoice_date

@@ -118,7 +118,7 @@ select distinct on (proof.invoice_id)
 from audit.invoice_proof as proof
 join billing.invoice as invoice using (invoice_id)
 join mapping.organization as organization using (organization_id)
-order by proof.invoice_id, proof.run_id desc;
+order by proof.invoice_id asc, proof.run_id desc;
 comment on view reporting.invoice_proof is 'The newest proof of each invoice: source = delivered + held + excluded + awaiting approval + in doubt.';
 
 create view reporting.addition as
