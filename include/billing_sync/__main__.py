@@ -23,9 +23,11 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Bill AppXite's verified invoices from ConnectWise PSA."
 )
 mappings_app = typer.Typer(no_args_is_help=True, help="Organizations, offers and contracts: which becomes which.")
+rules_app = typer.Typer(no_args_is_help=True, help="Charge types: names on the customer's invoice and date rules.")
 settings_app = typer.Typer(no_args_is_help=True, help="What an administrator configures.")
 plan_app = typer.Typer(no_args_is_help=True, help="What runs want to write, and approving it.")
 app.add_typer(mappings_app, name="mappings")
+app.add_typer(rules_app, name="rules")
 app.add_typer(settings_app, name="settings")
 app.add_typer(plan_app, name="plan")
 console = Console(width=max(120, Console().width))
@@ -103,6 +105,31 @@ def import_mappings(
         f"{kind}: {result.rows} rows, {result.approved} approved, {result.excluded} excluded by {person}, "
         f"{result.undecided} left undecided"
     )
+
+
+@rules_app.command("export")
+def export_rules(path: Annotated[Path, typer.Argument(help="CSV file to write")]) -> None:
+    """Write the rules of all charge types to a CSV file."""
+    from billing_sync.rules import export_rules as export
+
+    with _database() as connection:
+        frame = export(connection)
+    frame.to_csv(path, index=False)
+    console.print(f"{len(frame)} charge types written to {path}")
+
+
+@rules_app.command("import")
+def import_rules(
+    path: Annotated[Path, typer.Argument(help="CSV file to read; columns as export writes them")], person: Person = ME
+) -> None:
+    """Read rules of charge types from a CSV file, all or nothing. Counts for lines not delivered yet."""
+    from billing_sync.rules import import_rules as store
+    from billing_sync.rules import read_rules_file
+
+    frame = read_rules_file(path)
+    with _database() as connection:
+        changed = store(connection, frame, person=person)
+    console.print(f"{len(frame)} charge types read, {changed} changed")
 
 
 @settings_app.command("list")

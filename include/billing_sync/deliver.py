@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -121,8 +121,11 @@ class Deliverer:
                 """
                 select
                     item.*,
-                    item.payload_hash = encode(sha256(convert_to(item.payload::text, 'UTF8')), 'hex') as is_sealed
+                    item.payload_hash = encode(sha256(convert_to(item.payload::text, 'UTF8')), 'hex') as is_sealed,
+                    known.currency,
+                    known.billing_cycle_id
                 from delivery.plan_item as item
+                join mapping.agreement as known using (agreement_id)
                 where item.plan_id = %s and item.agreement_id = %s and item.state = 'pending'
                 order by item.plan_item_id
                 """,
@@ -134,7 +137,11 @@ class Deliverer:
             if any(addition["state"] == "updating" for addition in open_additions):
                 standing = self._list(agreement_id)
             for addition in open_additions:
-                self._advance(addition, standing)
+                changed = self._changed_since_plan(addition, agreement)
+                if changed and addition["state"] != "active":
+                    self._settle(addition, changed)
+                else:
+                    self._advance(addition, standing)
             self._read_back(agreement_id)
 
     @contextmanager
@@ -159,14 +166,28 @@ class Deliverer:
             self._set_aside_item(item, "skipped", "agreement_changed", changed)
             self.counts.skipped += 1
             return
-        try:
-            began = self._commit_intent(item)
-        except psycopg.errors.UniqueViolation:
-            began = None  # a line stands on one Addition or on none: the table's key decides between two plans
+        began = None
+        if not self._is_decided_otherwise(item):
+            # A line stands on one Addition or on none: the table's key decides between two plans.
+            with suppress(psycopg.errors.UniqueViolation):
+                began = self._commit_intent(item)
         if began is None:
             self._set_item_state(item, "skipped")
             self.counts.skipped += 1
-            log.info("%s is already under way by another plan", item["delivery_key"])
+            log.info("%s is under way by another plan, or its lines were decided anew", item["delivery_key"])
+
+    def _is_decided_otherwise(self, item: dict[str, Any]) -> bool:
+        """Whether a run after the plan held or excluded one of its lines, or put it on another Addition."""
+        lines = self._all(
+            """
+            select from delivery.plan_item_line as line
+            left join billing.line_decision as decision using (line_id)
+            where line.plan_item_id = %s
+                and (decision.outcome, decision.delivery_key) is distinct from ('deliver', %s)
+            """,
+            [item["plan_item_id"], item["delivery_key"]],
+        )
+        return bool(lines)
 
     def _commit_intent(self, item: dict[str, Any]) -> dict[str, Any] | None:
         """Write the ledger row and its lines; None if the ledger moved on since the plan was made.
@@ -185,11 +206,23 @@ class Deliverer:
                     from delivery.plan_item where plan_item_id = %s
                     on conflict (delivery_key) do update set
                         agreement_id = excluded.agreement_id, company_id = excluded.company_id,
-                        state = case when known.connectwise_addition_id is null then 'intended' else 'created' end,
+                        state = case
+                            when known.connectwise_addition_id is null or known.agreement_id <> excluded.agreement_id
+                                then 'intended'
+                            else 'created'
+                        end,
+                        connectwise_addition_id = case
+                            when known.agreement_id = excluded.agreement_id then known.connectwise_addition_id
+                        end,
                         payload = excluded.payload, payload_hash = excluded.payload_hash, plan_id = excluded.plan_id,
                         problem = null, intended_at = now()
                     where known.state = 'refused'
-                        and (known.connectwise_addition_id is null or known.agreement_id = excluded.agreement_id)
+                        -- What stands inert on another agreement is forgotten, unless it may become billable yet.
+                        and (known.agreement_id = excluded.agreement_id or not exists (
+                            select from delivery.attempt
+                            where attempt.delivery_key = known.delivery_key
+                                and attempt.operation = 'activate' and attempt.outcome = 'unknown'
+                        ))
                     returning delivery_key
                     """,
                     [item["plan_item_id"]],
@@ -227,23 +260,36 @@ class Deliverer:
             "status": agreement.get("agreementStatus"),
             "company": (agreement.get("company") or {}).get("id"),
             "next invoice date": api_date(agreement.get("nextInvoiceDate")),
+            "proration": bool(agreement.get("prorateFlag")),
+            "currency": (agreement.get("currency") or {}).get("currencyCode"),
+            "billing cycle": (agreement.get("billingCycle") or {}).get("id"),
         }
         planned = {
             "status": "Active",
             "company": item["company_id"],
             "next invoice date": item["next_invoice_date"],
+            "proration": False,  # a line of an agreement that prorates is held, not planned
+            "currency": item["currency"],
+            "billing cycle": item["billing_cycle_id"],
         }
         return ", ".join(f"{name} is {now[name]}, was {planned[name]}" for name in now if now[name] != planned[name])
 
     def _open_additions(self, agreement_id: int) -> list[dict[str, Any]]:
         return self._all(
             """
-            select addition.*, exists (
-                select from delivery.attempt where attempt.delivery_key = addition.delivery_key
-            ) as was_attempted
+            select
+                addition.*,
+                item.next_invoice_date,
+                known.currency,
+                known.billing_cycle_id,
+                exists (
+                    select from delivery.attempt where attempt.delivery_key = addition.delivery_key
+                ) as was_attempted
             from delivery.addition
-            where agreement_id = %s and state in ('intended', 'created', 'active', 'updating')
-            order by intended_at, delivery_key
+            join delivery.plan_item as item using (plan_id, delivery_key)
+            join mapping.agreement as known on known.agreement_id = addition.agreement_id
+            where addition.agreement_id = %s and addition.state in ('intended', 'created', 'active', 'updating')
+            order by addition.intended_at, addition.delivery_key
             """,
             [agreement_id],
         )
@@ -259,6 +305,45 @@ class Deliverer:
             self._activate(addition)
         elif addition["state"] == "updating":
             self._update(addition, standing)
+
+    def _settle(self, addition: dict[str, Any], changed: str) -> None:
+        """End what an earlier try left open, since its agreement is not as it was planned: write nothing more.
+
+        An Addition activated in a cycle that was invoiced meanwhile would never be billed. What ConnectWise holds
+        already as planned stays; else the lines are free again, and decided anew by the next run.
+        """
+        is_update = addition["state"] == "updating"
+        if addition["state"] == "intended" and not (addition["was_attempted"] and self._adopt(addition)):
+            self._take_back(addition, changed)
+            return
+        record = self._connectwise.addition(addition["agreement_id"], addition["connectwise_addition_id"])
+        if record is None:
+            self._conflict(addition, "changed_in_connectwise", "the Addition was deleted in ConnectWise")
+        elif not differences(addition["payload"], record, self._marker):
+            self._set_state(addition, "active")
+        elif is_update and (found := differences(addition["applied_payload"], record, self._marker)):
+            self._conflict(addition, "changed_in_connectwise", "; ".join(found))
+        else:
+            self._take_back(addition, changed)
+
+    def _take_back(self, addition: dict[str, Any], changed: str) -> None:
+        """Forget what was intended: an update is undone in the ledger, a new Addition may be planned again as it is."""
+        is_update = addition["state"] == "updating"
+        with self._db.transaction():
+            self._free_lines(
+                addition, "delivered" if is_update else "refused", "agreement_changed", changed, item_state="skipped"
+            )
+            self._db.execute(
+                """
+                update delivery.addition set
+                    payload = coalesce(applied_payload, payload),
+                    payload_hash = coalesce(encode(sha256(convert_to(applied_payload::text, 'UTF8')), 'hex'), ''),
+                    problem = case when applied_payload is null then problem end
+                where delivery_key = %s and payload_hash = %s and state in ('delivered', 'refused')
+                """,
+                [addition["delivery_key"], addition["payload_hash"]],
+            )
+        self.counts.skipped += 1
 
     # -- create inert, record the winner ---------------------------------------------------------------------------
 
@@ -376,9 +461,14 @@ class Deliverer:
                 record = self._connectwise.addition(agreement_id, addition["connectwise_addition_id"])
                 found = differences(addition["payload"], record, self._marker) if record else ["it is gone"]
             if found:
-                if addition["applied_payload"] is None:
+                back = addition["applied_payload"]
+                if record is not None:
                     self._patch(
-                        addition, "deactivate", [{"op": "replace", "path": "billCustomer", "value": "DoNotBill"}]
+                        addition,
+                        "deactivate",
+                        [{"op": "replace", "path": "billCustomer", "value": "DoNotBill"}]
+                        if back is None
+                        else patch_operations(back),
                     )
                 self._conflict(addition, "echo_differs", "; ".join(found))
                 continue
@@ -427,7 +517,9 @@ class Deliverer:
         self._free_lines(addition, "conflict", reason_code, problem)
         self.counts.conflicts += 1
 
-    def _free_lines(self, addition: dict[str, Any], state: str, reason_code: str, problem: str) -> None:
+    def _free_lines(
+        self, addition: dict[str, Any], state: str, reason_code: str, problem: str, *, item_state: str | None = None
+    ) -> None:
         """Hold the lines that this plan added to an Addition; lines delivered before stay with it."""
         with self._db.transaction():
             self._set_state(addition, state, problem)
@@ -441,7 +533,7 @@ class Deliverer:
             self._hold_lines([row["line_id"] for row in freed], reason_code, problem)
             self._db.execute(
                 "update delivery.plan_item set state = %s where plan_id = %s and delivery_key = %s",
-                [state, addition["plan_id"], addition["delivery_key"]],
+                [item_state or state, addition["plan_id"], addition["delivery_key"]],
             )
 
     def _set_aside_item(self, item: dict[str, Any], state: str, reason_code: str, problem: str) -> None:
@@ -454,7 +546,8 @@ class Deliverer:
 
     def _set_item_state(self, item: dict[str, Any], state: str) -> None:
         self._db.execute(
-            "update delivery.plan_item set state = %s where plan_item_id = %s", [state, item["plan_item_id"]]
+            "update delivery.plan_item set state = %s where plan_item_id = %s and state = 'pending'",
+            [state, item["plan_item_id"]],
         )
 
     def _hold_lines(self, line_ids: Sequence[int], reason_code: str, detail: str) -> None:

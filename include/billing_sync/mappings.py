@@ -79,18 +79,24 @@ def export_mappings(connection: Connection, kind_name: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns, dtype="str")
 
 
-def read_mapping_file(path: Path, kind_name: str) -> pd.DataFrame:
-    """Read and check a CSV file of mappings. Raises ConfigurationError that names file, line and what is expected.
-
-    Needs the two id columns; `state` (approved or excluded) and `note` are optional, other columns are ignored.
-    """
-    kind = _kind(kind_name)
+def read_csv(path: Path) -> pd.DataFrame:
+    """A CSV file as text columns. Raises ConfigurationError for one that cannot be read or is too large."""
     try:
         frame = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig", nrows=MAX_ROWS + 1)
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ConfigurationError(f"{path} cannot be read as CSV: {error}") from None
     if len(frame) > MAX_ROWS:
         raise ConfigurationError(f"{path} has more than {MAX_ROWS:,} rows: split it.")
+    return frame
+
+
+def read_mapping_file(path: Path, kind_name: str) -> pd.DataFrame:
+    """Read and check a CSV file of mappings. Raises ConfigurationError that names file, line and what is expected.
+
+    Needs the two id columns; `state` (approved or excluded) and `note` are optional, other columns are ignored.
+    """
+    kind = _kind(kind_name)
+    frame = read_csv(path)
     missing = [column for column in (kind.source_id, kind.target_id) if column not in frame.columns]
     if missing:
         raise ConfigurationError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from billing_sync.connectwise import api_date
 from billing_sync.db import Connection
+from billing_sync.errors import ConfigurationError
 from billing_sync.settings import get_setting
 
 Payload = dict[str, Any]
@@ -27,8 +28,13 @@ class MarkerCarrier:
 
     @classmethod
     def from_settings(cls, connection: Connection) -> MarkerCarrier:
-        """As configured."""
-        return cls(str(get_setting(connection, "marker_carrier")), get_setting(connection, "marker_custom_field_id"))
+        """As configured. Raises ConfigurationError when the custom field is chosen, but not which one."""
+        carrier, field_id = (get_setting(connection, key) for key in ("marker_carrier", "marker_custom_field_id"))
+        if carrier == "custom_field" and field_id is None:
+            raise ConfigurationError(
+                "marker_carrier is custom_field: set marker_custom_field_id to the id of the custom field on Additions."
+            )
+        return cls(str(carrier), field_id)
 
     def read(self, record: Mapping[str, Any]) -> str | None:
         """The marker on a ConnectWise Addition; None if it carries none of ours."""

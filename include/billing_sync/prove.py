@@ -16,29 +16,41 @@ PROVE_INVOICES = "checks/prove_invoices.sql"
 
 
 def agreements_to_prove(connection: Connection, run_id: int) -> list[int]:
-    """Agreements that carry a line of an invoice that the run is about (its periods, and what its plan touched)."""
+    """Agreements that carry a line of an invoice that the run is about (its periods, and what its plan touched).
+
+    With them the company's other active agreements of the same type: a copied agreement carries copies of Additions.
+    """
     rows = connection.execute(
         """
-        select distinct ledger.agreement_id
-        from audit.run as run
-        join billing.invoice as invoice on
-            (cardinality(run.organization_ids) = 0 or invoice.organization_id = any(run.organization_ids))
-        join billing.invoice_line as line using (invoice_id)
-        join delivery.addition_line as carried on carried.line_id = line.line_id
-        join delivery.addition as ledger on ledger.delivery_key = carried.delivery_key
-        where
-            run.run_id = %(run_id)s
-            and (
-                invoice.billing_period = any(run.billing_periods)
-                or invoice.invoice_id in (
-                    select planned.invoice_id
-                    from delivery.plan as plan
-                    join delivery.plan_item as item using (plan_id)
-                    join delivery.plan_item_line as item_line using (plan_item_id)
-                    join billing.invoice_line as planned using (line_id)
-                    where plan.run_id = run.run_id
+        with carrying as (
+            select distinct ledger.agreement_id
+            from audit.run as run
+            join billing.invoice as invoice on
+                (cardinality(run.organization_ids) = 0 or invoice.organization_id = any(run.organization_ids))
+            join billing.invoice_line as line using (invoice_id)
+            join delivery.addition_line as carried on carried.line_id = line.line_id
+            join delivery.addition as ledger on ledger.delivery_key = carried.delivery_key
+            where
+                run.run_id = %(run_id)s
+                and (
+                    invoice.billing_period = any(run.billing_periods)
+                    or invoice.invoice_id in (
+                        select planned.invoice_id
+                        from delivery.plan as plan
+                        join delivery.plan_item as item using (plan_id)
+                        join delivery.plan_item_line as item_line using (plan_item_id)
+                        join billing.invoice_line as planned using (line_id)
+                        where plan.run_id = run.run_id
+                    )
                 )
-            )
+        )
+        select agreement_id from carrying
+        union
+        select twin.agreement_id
+        from carrying
+        join mapping.agreement as original using (agreement_id)
+        join mapping.agreement as twin using (company_id, agreement_type_id)
+        where twin.agreement_status = 'Active' and not twin.is_gone
         order by 1
         """,
         {"run_id": run_id},

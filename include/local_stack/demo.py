@@ -120,9 +120,7 @@ def _administrator(stack: Stack) -> None:
         stack.billing_sync("mappings", "import", kind, str(folder / f"{kind}.csv"), "--approve")
     stack.billing_sync("settings", "set", "environment", ENVIRONMENT)
     stack.billing_sync("settings", "set", "default_agreement_type", AGREEMENT_TYPE)
-    say(
-        "a real ConnectWise allows about 1,000 requests a minute; the sandbox is told to allow more, so the demo is short"
-    )
+    say("a real ConnectWise allows about 1,000 requests a minute; the sandbox is told to allow more")
     stack.sandbox.allow_requests(REQUESTS_PER_MINUTE)
     stack.billing_sync("settings", "set", "requests_per_minute", str(REQUESTS_PER_MINUTE))
     stack.billing_sync("settings", "set", "automated_daily_sync", "on")
@@ -189,9 +187,7 @@ def prove_invoiced(stack: Stack) -> None:
         )
         raise StackError(f"ConnectWise invoiced something else than AppXite's lines: {shown}")
     total = sum(invoiced.values(), Decimal(0))
-    say(
-        f"{len(invoiced)} customers, {total:,.2f} invoiced, {sum(delivered.values(), Decimal(0)):,.2f} delivered, difference 0.00"
-    )
+    say(f"{len(invoiced)} customers, {total:,.2f} invoiced: what was delivered, customer by customer, to the cent")
 
 
 def oldest_month(last_month: str, months: int) -> datetime:

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the helper module beside the tests
 
-from sql_world import SCHEMAS, World  # noqa: E402
+from sql_world import SCHEMAS, World
 
 if TYPE_CHECKING:
     from billing_sync.db import Connection
@@ -52,8 +52,8 @@ def _clean(dsn: str) -> None:
     with connect(dsn) as connection, connection.transaction():
         connection.execute("set local session_replication_role = replica")  # no triggers, no foreign keys
         tables = connection.execute(
-            "select format('%%I.%%I', schemaname, tablename) from pg_tables where schemaname = any(%s) and schemaname <> 'public'",
-            [list(SCHEMAS)],
+            "select format('%%I.%%I', schemaname, tablename) from pg_tables where schemaname = any(%s)",
+            [[schema for schema in SCHEMAS if schema != "public"]],
         ).fetchall()
         for (table,) in tables:
             connection.execute(f"delete from {table}")

@@ -149,6 +149,9 @@ class FakeConnectWise:
             "agreementStatus": row["agreement_status"],
             "company": {"id": row["company_id"]},
             "nextInvoiceDate": f"{row['next_invoice_date']}T00:00:00Z" if row["next_invoice_date"] else None,
+            "prorateFlag": row["prorates"],
+            "currency": {"currencyCode": row["currency"]},
+            "billingCycle": {"id": row["billing_cycle_id"]},
             **self.agreement_says,
         }
 
@@ -281,9 +284,7 @@ class World:
         self.map_offer(offer_id, product_id or self.product())
         return offer_id
 
-    def map_offer(
-        self, offer_id: str, product_id: int | None, state: str = "approved", by: str | None = "ann"
-    ) -> None:
+    def map_offer(self, offer_id: str, product_id: int | None, state: str = "approved", by: str | None = "ann") -> None:
         self._map("offer", offer_id, "product_id", product_id, state, by)
 
     def map_contract(self, contract_id: str, agreement_id: int) -> None:
@@ -411,11 +412,17 @@ class World:
         decide(self.connection, run_id)
         return run_id
 
+    def decide_newest(self) -> None:
+        """All steps of the newest run, over what is staged for it."""
+        decide(self.connection, self.run_id)
+
     def again(self) -> None:
         """All steps of the newest run once more, over what AppXite says now."""
         with self.connection.transaction():
-            self.stage(self.run_id, self.value("select billing_periods::date[] from audit.run where run_id = %s", self.run_id))
-        decide(self.connection, self.run_id)
+            self.stage(
+                self.run_id, self.value("select billing_periods::date[] from audit.run where run_id = %s", self.run_id)
+            )
+        self.decide_newest()
 
     def plan(self, run_id: int | None = None) -> int:
         return plan_of_run(self.connection, run_id or self.run_id)
@@ -477,9 +484,7 @@ class World:
         )
 
     def reasons(self, line: Line, revision: int = 1) -> set[str]:
-        rows = self.rows(
-            "select reason_code from billing.held_reason where line_id = %s", self.line_id(line, revision)
-        )
+        rows = self.rows("select reason_code from billing.held_reason where line_id = %s", self.line_id(line, revision))
         return {row["reason_code"] for row in rows}
 
     def is_carried(self, line: Line, revision: int = 1) -> bool:
@@ -491,9 +496,7 @@ class World:
 
     def items(self, run_id: int | None = None) -> list[dict[str, Any]]:
         """The items of the run's plan."""
-        return self.rows(
-            "select * from delivery.plan_item where plan_id = %s order by plan_item_id", self.plan(run_id)
-        )
+        return self.rows("select * from delivery.plan_item where plan_id = %s order by plan_item_id", self.plan(run_id))
 
     def proof(self, invoice: Invoice, run_id: int | None = None) -> dict[str, Decimal]:
         row = self.row(
@@ -564,5 +567,7 @@ class World:
 def differences_between(before: dict[str, list[str]], after: dict[str, list[str]]) -> dict[str, list[str]]:
     """By table: rows that one snapshot has and the other lacks."""
     return {
-        name: sorted(set(before[name]) ^ set(after[name])) for name in before if sorted(before[name]) != sorted(after[name])
+        name: sorted(set(before[name]) ^ set(after[name]))
+        for name in before
+        if sorted(before[name]) != sorted(after[name])
     }

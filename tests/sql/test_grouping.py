@@ -53,7 +53,7 @@ def spans(world: World, customer: Customer) -> list[tuple[str, str, Decimal]]:
     )
 
 
-# -- persistent Additions ------------------------------------------------------------------------------------------------
+# -- persistent Additions ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("invoiced", [False, True])
@@ -211,10 +211,12 @@ def test_a_month_that_arrives_after_the_following_one_gets_an_addition_of_its_ow
         world.night()
 
     assert world.key(june) == world.key(july) != world.key(may)
-    assert [world.connectwise.billed(customer.agreement_id, period, month_end(period)) for period in (MAY, JUNE, JULY)] == [20] * 3
+    assert [
+        world.connectwise.billed(customer.agreement_id, period, month_end(period)) for period in (MAY, JUNE, JULY)
+    ] == [20] * 3
 
 
-# -- cycles other than the line's ----------------------------------------------------------------------------------------
+# -- cycles other than the line's -------------------------------------------------------------------------------------
 
 
 def test_a_yearly_line_on_a_monthly_agreement_is_dated_and_touches_one_cycle(world: World) -> None:
@@ -262,7 +264,10 @@ def test_a_contract_cycle_from_the_tenth_is_followed(world: World) -> None:
     customer = world.customer(
         invoicing_cycle="ContractYear", bill_start_date=date(2026, 1, 10), next_invoice_date=date(2026, 5, 10)
     )
-    lines = [Line(start=start, end=add_months(start, 1) - timedelta(days=1)) for start in (date(2026, 5, 10), date(2026, 6, 10))]
+    lines = [
+        Line(start=start, end=add_months(start, 1) - timedelta(days=1))
+        for start in (date(2026, 5, 10), date(2026, 6, 10))
+    ]
     for line in lines:
         world.invoice(customer, line)
 
@@ -283,7 +288,7 @@ def test_a_charge_that_begins_before_the_billing_start_of_its_cycle_moves_to_it(
     assert world.decision(line)["rules"]["moved_to_bill_start"] is True
 
 
-# -- late lines ----------------------------------------------------------------------------------------------------------
+# -- late lines -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("charge_type", ["CycleFee", "UsageFee"])
@@ -313,7 +318,7 @@ def test_a_late_line_does_not_stop_the_on_time_line_of_the_same_cycle(world: Wor
     assert world.connectwise.billed(customer.agreement_id, JUNE, month_end(JUNE)) == Decimal("40.00")
 
 
-# -- what ConnectWise then bills, over generated customers -----------------------------------------------------------------
+# -- what ConnectWise then bills, over generated customers ------------------------------------------------------------
 
 
 def some_agreement(chance: random.Random) -> tuple[str, dict[str, object]]:
@@ -381,14 +386,18 @@ def test_connectwise_bills_each_line_once_in_its_own_cycle_whatever_the_agreemen
     held = world.value("select count(*) from billing.line_decision where outcome <> 'deliver'")
     assert held == 0, world.rows("select reason_code, detail from billing.held_reason limit 5")
     for customer, _, _, _ in customers:
-        bills = {start: money for (agreement_id, start), money in billed.items() if agreement_id == customer.agreement_id}
+        bills = {
+            start: money for (agreement_id, start), money in billed.items() if agreement_id == customer.agreement_id
+        }
         assert sum(bills.values(), Decimal(0)) == owed[customer.agreement_id], (seed, customer, bills)
 
 
 def invoice_cycle(
     world: World, customer: Customer, months: int, anchor: date, billed: dict[tuple[int, date], Decimal]
 ) -> None:
-    next_date = world.value("select next_invoice_date from mapping.agreement where agreement_id = %s", customer.agreement_id)
+    next_date = world.value(
+        "select next_invoice_date from mapping.agreement where agreement_id = %s", customer.agreement_id
+    )
     start, end = cycle_of(next_date, months, anchor)
     assert (customer.agreement_id, start) not in billed
     billed[customer.agreement_id, start] = world.connectwise.billed(customer.agreement_id, start, end)

@@ -30,7 +30,7 @@ def delivered(world: World, *lines: Line) -> Invoice:
     return invoice
 
 
-# -- a line that changes -------------------------------------------------------------------------------------------------
+# -- a line that changes ----------------------------------------------------------------------------------------------
 
 
 def test_a_line_changed_before_delivery_takes_the_new_values(world: World) -> None:
@@ -156,7 +156,7 @@ def test_loading_again_writes_nothing(world: World) -> None:
     assert differences_between(before, world.snapshot(without=["plan_item_id"])) == {}
 
 
-# -- which invoices ------------------------------------------------------------------------------------------------------
+# -- which invoices ---------------------------------------------------------------------------------------------------
 
 
 def test_an_invoice_is_loaded_once_it_is_verified_and_kept_when_it_moves_on(world: World) -> None:
@@ -242,13 +242,11 @@ def test_an_invoice_whose_date_moved_to_the_next_month_between_two_reads_stops_n
     assert len(lines_of(world, invoice)) == 1
 
 
-# -- duplicates ----------------------------------------------------------------------------------------------------------
+# -- duplicates -------------------------------------------------------------------------------------------------------
 
 
 def corrections(customer: Customer, world: World, *amounts: int) -> Invoice:
-    lines = [
-        monthly(MAY, charge_type="Correction", quantity=1, unit_price=amount, row_id=None) for amount in amounts
-    ]
+    lines = [monthly(MAY, charge_type="Correction", quantity=1, unit_price=amount, row_id=None) for amount in amounts]
     return world.invoice(customer, *lines)
 
 
@@ -284,14 +282,16 @@ def test_a_changed_duplicate_after_delivery_keeps_the_sum_of_revisions_at_what_a
 
 
 def test_lines_that_differ_only_by_row_id_are_different_lines(world: World) -> None:
-    invoice = world.invoice(world.customer(), monthly(MAY, charge_type="Correction"), monthly(MAY, charge_type="Correction"))
+    invoice = world.invoice(
+        world.customer(), monthly(MAY, charge_type="Correction"), monthly(MAY, charge_type="Correction")
+    )
 
     world.night()
 
     assert world.proof(invoice)["delivered"] == Decimal("40.00")
 
 
-# -- invoices that do not add up -----------------------------------------------------------------------------------------
+# -- invoices that do not add up --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("total", [Decimal("39.99"), Decimal("0.00"), Decimal("-40.00")])
@@ -338,7 +338,7 @@ def test_an_invoice_with_a_total_and_no_rows_is_accounted_for_as_held(world: Wor
     assert world.proof(invoice)["held"] == Decimal("12.00")
 
 
-# -- what is said about the source ---------------------------------------------------------------------------------------
+# -- what is said about the source ------------------------------------------------------------------------------------
 
 
 def test_what_is_wrong_with_the_source_is_said_once(world: World) -> None:

@@ -148,7 +148,9 @@ def test_a_cycle_that_was_invoiced_before_any_proof_of_it_is_a_breach_when_it_di
     assert world.prove() == ["in_doubt"]
 
 
-@pytest.mark.xfail(reason="a cycle counts as invoiced from its first day: with a mid-cycle next invoice date it is open")
+@pytest.mark.xfail(
+    reason="a cycle counts as invoiced from its first day: with a mid-cycle next invoice date it is open"
+)
 def test_a_change_in_the_cycle_that_holds_the_next_invoice_date_is_a_breach(world: World) -> None:
     customer, _, record = delivered(
         world, monthly(MAY, charge_type="UsageFee", subscription_id="s"), next_invoice_date=date(2026, 5, 15)
@@ -159,8 +161,12 @@ def test_a_change_in_the_cycle_that_holds_the_next_invoice_date_is_a_breach(worl
     assert world.prove() == ["in_doubt"]
 
 
-@pytest.mark.xfail(reason="the rest of a line that changed while its approved plan waited is called excluded, by nobody")
-def test_a_line_that_changed_between_approval_and_delivery_is_not_silently_billed_at_its_old_price(world: World) -> None:
+@pytest.mark.xfail(
+    reason="the rest of a line that changed while its approved plan waited is called excluded, by nobody"
+)
+def test_a_line_that_changed_between_approval_and_delivery_is_not_silently_billed_at_its_old_price(
+    world: World,
+) -> None:
     line = monthly(MAY)
     invoice = world.invoice(world.customer(), line)
     first = world.decide()
@@ -215,7 +221,9 @@ def test_each_outcome_has_its_place_in_the_sum(world: World) -> None:
 
 
 def header_misstates(world: World, invoice: Invoice) -> None:
-    world.execute("update billing.invoice set total_amount = total_amount + 0.01 where invoice_id = %s", invoice.invoice_id)
+    world.execute(
+        "update billing.invoice set total_amount = total_amount + 0.01 where invoice_id = %s", invoice.invoice_id
+    )
 
 
 def line_lost(world: World, invoice: Invoice) -> None:

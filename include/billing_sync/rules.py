@@ -1,0 +1,98 @@
+"""Rules of the charge types as a CSV file: names on the customer's invoice, recurring or not, and the date rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from psycopg.errors import CheckViolation
+
+from billing_sync.db import Connection
+from billing_sync.errors import ConfigurationError
+from billing_sync.mappings import read_csv
+
+DATE_RULES = (
+    "as_invoiced",
+    "first_day_of_charge_month",
+    "last_day_of_charge_month",
+    "first_day_of_invoice_month",
+    "last_day_of_invoice_month",
+    "first_day_of_next_month",
+    "last_day_of_next_month",
+    "invoice_date",
+    "next_invoice_date",
+)
+COLUMNS = ("charge_type", "display_name", "is_recurring", "charge_start_rule", "charge_end_rule")
+YES_NO = {"true": True, "yes": True, "false": False, "no": False}
+
+
+def export_rules(connection: Connection) -> pd.DataFrame:
+    """The rules of all charge types, as text columns ready for CSV."""
+    rows = connection.execute(
+        """
+        select charge_type, display_name, case when is_recurring then 'yes' else 'no' end, charge_start_rule,
+            charge_end_rule
+        from billing.charge_type order by charge_type
+        """
+    ).fetchall()
+    return pd.DataFrame(rows, columns=list(COLUMNS), dtype="str")
+
+
+def read_rules_file(path: Path) -> pd.DataFrame:
+    """Read and check a CSV file of rules. Raises ConfigurationError that names file, line and what is expected."""
+    frame = read_csv(path)
+    missing = [column for column in COLUMNS if column not in frame.columns]
+    if missing:
+        raise ConfigurationError(f"{path} lacks the column {', '.join(missing)}. It has: {', '.join(frame.columns)}.")
+    frame = frame.assign(**{column: frame[column].str.strip() for column in COLUMNS})
+    problems = []
+    for number, row in enumerate(frame.to_dict("records"), start=2):
+        if not row["charge_type"] or not row["display_name"]:
+            problems.append(f"line {number}: charge_type or display_name is empty")
+        if row["is_recurring"].lower() not in YES_NO:
+            problems.append(f"line {number}: is_recurring {row['is_recurring']!r} is neither yes nor no")
+        problems.extend(
+            f"line {number}: {column} {row[column]!r} is none of {', '.join(DATE_RULES)}"
+            for column in ("charge_start_rule", "charge_end_rule")
+            if row[column] not in DATE_RULES
+        )
+    doubled = frame.loc[frame["charge_type"].duplicated(), "charge_type"]
+    problems.extend(f"charge type {name!r} stands in it twice" for name in doubled.unique())
+    if problems:
+        raise ConfigurationError(f"{path}: nothing was imported. " + "; ".join(problems[:20]))
+    return frame
+
+
+def import_rules(connection: Connection, frame: pd.DataFrame, *, person: str) -> int:
+    """Store rules, all or nothing; charge types that the frame does not name stay as they are.
+
+    Rules count for lines not delivered yet, from the next run on. Returns how many charge types changed.
+    """
+    changed = 0
+    try:
+        with connection.transaction():
+            connection.execute("select set_config('billing.user', %s, true)", [person])
+            for row in frame.to_dict("records"):
+                done = connection.execute(
+                    """
+                    insert into billing.charge_type as known
+                        (charge_type, display_name, is_recurring, charge_start_rule, charge_end_rule)
+                    values (%(charge_type)s, %(display_name)s, %(is_recurring)s, %(charge_start_rule)s,
+                        %(charge_end_rule)s)
+                    on conflict (charge_type) do update set
+                        display_name = excluded.display_name, is_recurring = excluded.is_recurring,
+                        charge_start_rule = excluded.charge_start_rule, charge_end_rule = excluded.charge_end_rule,
+                        version = known.version + 1
+                    where (known.display_name, known.is_recurring, known.charge_start_rule, known.charge_end_rule)
+                        is distinct from (excluded.display_name, excluded.is_recurring, excluded.charge_start_rule,
+                            excluded.charge_end_rule)
+                    """,
+                    {
+                        **{column: row[column] for column in COLUMNS},
+                        "is_recurring": YES_NO[str(row["is_recurring"]).lower()],
+                    },
+                )
+                changed += done.rowcount
+    except CheckViolation as error:
+        raise ConfigurationError(f"Nothing was imported: {error.diag.message_primary}") from None
+    return changed
