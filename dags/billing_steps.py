@@ -13,7 +13,6 @@ from typing import Any
 
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, get_current_context, task
-from airflow.sdk.exceptions import AirflowSkipException
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +112,6 @@ def open_run(period_rule: str) -> int:
     if named:
         kind = "backfill" if context["dag_run"].run_type == "backfill" else "manual"
         return _open(kind, sorted(set(named)))
-    if period_rule == "interval" and context["dag_run"].run_type == "scheduled":
-        # A backfill needs a schedule, and a schedule makes runs. The nightly DAG has covered the month.
-        raise AirflowSkipException("This DAG is for backfills and for runs by hand; nothing to do on schedule.")
     day = _day_of_run(context)
     if period_rule == "current_and_previous":
         narrowed = bool(context["params"].get("organization_ids"))
@@ -145,9 +141,12 @@ def reopen_run_of_plan() -> int:
     """The run that made the plan of the params; refused unless the plan is approved."""
     from billing_hooks.billing_db import BillingDbHook
     from billing_sync.plan import run_of_plan
+    from billing_sync.run import reopen_run
 
     with BillingDbHook().get_conn() as connection:
-        return run_of_plan(connection, int(get_current_context()["params"]["plan_id"]))
+        run_id = run_of_plan(connection, int(get_current_context()["params"]["plan_id"]))
+        reopen_run(connection, run_id)
+    return run_id
 
 
 @task(task_display_name="Close the run", trigger_rule="all_done", retries=3)
@@ -158,8 +157,11 @@ def close_run(billing_run_id: int | None) -> str:
 
     if billing_run_id is None:
         return "never opened"
+    context = get_current_context()
+    states = context["ti"].get_task_states(context["dag"].dag_id, run_ids=[context["run_id"]])[context["run_id"]]
+    is_failed = any(str(state) in ("failed", "upstream_failed") for state in states.values())
     with BillingDbHook().get_conn() as connection:
-        state = finish_run(connection, billing_run_id)
+        state = finish_run(connection, billing_run_id, is_failed=is_failed)
     log.info("run %s: %s", billing_run_id, state)
     return state
 
@@ -328,7 +330,7 @@ def deliver_shard(billing_run_id: int, shard: int) -> dict[str, int]:
     task_display_name="Prove",
     pool=POOL,
     retries=2,
-    trigger_rule="none_failed_min_one_success",
+    trigger_rule="none_failed",
     execution_timeout=timedelta(hours=4),
 )
 def prove(billing_run_id: int) -> dict[str, str]:

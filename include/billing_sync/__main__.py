@@ -25,11 +25,13 @@ app = typer.Typer(
 mappings_app = typer.Typer(no_args_is_help=True, help="Organizations, offers and contracts: which becomes which.")
 rules_app = typer.Typer(no_args_is_help=True, help="Charge types: names on the customer's invoice and date rules.")
 settings_app = typer.Typer(no_args_is_help=True, help="What an administrator configures.")
+additions_app = typer.Typer(no_args_is_help=True, help="Additions that ConnectWise refused or holds differently.")
 plan_app = typer.Typer(no_args_is_help=True, help="What runs want to write, and approving it.")
 app.add_typer(mappings_app, name="mappings")
 app.add_typer(rules_app, name="rules")
 app.add_typer(settings_app, name="settings")
 app.add_typer(plan_app, name="plan")
+app.add_typer(additions_app, name="additions")
 console = Console(width=max(120, Console().width))
 
 ME = getpass.getuser()
@@ -181,6 +183,33 @@ def approve_plan(plan_id: int, person: Person = ME) -> None:
     console.print(
         f"plan {plan_id} is approved by {person}. Deliver it: trigger the DAG apply_plan with plan_id {plan_id}."
     )
+
+
+@additions_app.command("list")
+def list_additions() -> None:
+    """Additions that need a person: refused, or in conflict with what ConnectWise holds."""
+    table = Table("key", "state", "agreement", "Addition", "problem")
+    with _database() as connection:
+        for row in connection.execute(
+            """
+            select delivery_key, state, agreement_name, connectwise_addition_id, problem
+            from reporting.addition where state in ('refused', 'conflict') order by agreement_name, delivery_key
+            """
+        ).fetchall():
+            table.add_row(*("" if value is None else str(value) for value in row))
+    console.print(table)
+
+
+@additions_app.command("retry")
+def retry_addition(
+    delivery_key: Annotated[str, typer.Argument(help="As `additions list` shows it")], person: Person = ME
+) -> None:
+    """The cause is mended in ConnectWise: let the next run try again, whatever was refused before."""
+    from billing_sync.plan import retry_addition as retry
+
+    with _database() as connection:
+        state = retry(connection, delivery_key, person)
+    console.print(f"{delivery_key} was {state}; the next run tries again")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Reads AppXite's Reporting API. The only module that knows its paths, names and habits.
 
-Contract: reference/appxite-reporting-api.yaml. A page is a JSON array of objects. Field names are read
+Contract: include/sandbox/appxite_reporting_api.yaml. A page is a JSON array of objects. Field names are read
 case-insensitively and unknown fields are kept as they came: both is the business of `extract`.
 """
 

@@ -1,6 +1,6 @@
 """Speaks ConnectWise PSA's REST API. The only module that knows its paths and headers.
 
-Records are plain dicts as ConnectWise spells them, numbers int or Decimal. Facts: reference/connectwise.md.
+Records are plain dicts as ConnectWise spells them, numbers int or Decimal.
 Reads are tried again; a write is sent once, ever, and ends as applied (a dict), WriteRefusedError (certainly not
 applied) or WriteOutcomeUnknownError.
 """

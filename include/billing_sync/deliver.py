@@ -28,6 +28,7 @@ from billing_sync.errors import (
     AuthenticationError,
     BillingSyncError,
     ConfigurationError,
+    PermanentError,
     TemporaryError,
     WriteOutcomeUnknownError,
     WriteRefusedError,
@@ -76,8 +77,8 @@ class Deliverer:
     def deliver_shard(self, shard: int) -> DeliveryCounts:
         """Deliver what is pending in a shard, and resume what an earlier run left open there.
 
-        One agreement's failure does not stop the others. Raises ConfigurationError if the plan is not approved,
-        AuthenticationError at once, TemporaryError at the end if anything should be tried again.
+        One agreement's failure does not stop the others. Raises ConfigurationError if the plan is not approved or was
+        tampered with, AuthenticationError at once, TemporaryError at the end if anything should be tried again.
         """
         state = self._one("select state from delivery.plan where plan_id = %s", [self._plan_id])
         if state is None or state["state"] not in ("approved", "applied"):
@@ -89,12 +90,13 @@ class Deliverer:
             select agreement_id from delivery.plan_item where plan_id = %s and shard = %s and state = 'pending'
             union
             select agreement_id from delivery.addition
-            where agreement_id %% 8 = %s and state in ('intended', 'created', 'active', 'updating')
+            where delivery.shard_of(agreement_id) = %s and state in ('intended', 'created', 'active', 'updating')
             order by 1
             """,
             [self._plan_id, shard, shard],
         )
         failures = []
+        is_temporary = False
         for number, row in enumerate(agreements, start=1):
             try:
                 self._deliver_agreement(row["agreement_id"])
@@ -103,13 +105,14 @@ class Deliverer:
             except BillingSyncError as error:
                 log.warning("agreement %s: %s", row["agreement_id"], error)
                 failures.append(f"agreement {row['agreement_id']}: {error}")
+                is_temporary = is_temporary or not isinstance(error, PermanentError)
             if number % 25 == 0 or number == len(agreements):
                 log.info("shard %s: %s of %s agreements, %s", shard, number, len(agreements), self.counts)
         if failures:
-            raise TemporaryError(
-                f"{len(failures)} of {len(agreements)} agreements are not finished; trying again resumes them. "
-                + "; ".join(failures[:5])
-            )
+            summary = f"{len(failures)} of {len(agreements)} agreements are not finished. " + "; ".join(failures[:5])
+            if is_temporary:
+                raise TemporaryError(f"{summary} Trying again resumes them.")
+            raise ConfigurationError(summary)
         return self.counts
 
     # -- one agreement ---------------------------------------------------------------------------------------------

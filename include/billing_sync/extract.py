@@ -361,7 +361,7 @@ def _extract(conn: Connection, run_id: int, source: str, feed: str, period: date
 def _lock(conn: Connection, run_id: int, source: str, feed: str, period: date | None) -> None:
     """Let two tries of one task load one after the other: the second replaces the first.
 
-    Airflow can run two tries at once (reference/delivery.md). Raises TemporaryError if the other one does not end.
+    Airflow can run two tries at once (docs/runbook.md). Raises TemporaryError if the other one does not end.
     """
     name = f"staging.extract/{run_id}/{source}/{feed}/{period}"
     blocked = False

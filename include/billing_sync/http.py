@@ -2,7 +2,7 @@
 
 * A read (GET) is tried again on connection errors, 408, 425, 429, 5xx and on bodies that are not JSON, with
   exponential waits and jitter, or as long as Retry-After says.
-* A write (POST, PATCH) is sent once, ever: ConnectWise has no idempotency key (reference/delivery.md).
+* A write (POST, PATCH) is sent once, ever: ConnectWise has no idempotency key.
 * Exceptions of requests and urllib3 quote the URL, and AppXite's key is in it: so none of them survives as
   `__cause__` or `__context__` of what is raised here; that is why errors are raised outside their except blocks.
 """
@@ -168,7 +168,7 @@ _TOO_MANY = 429
 _AGAIN = frozenset({408, 425, _TOO_MANY})
 _REDIRECTS, _CLIENT_ERRORS, _SERVER_ERRORS = 300, 400, 500
 
-# A write answered so was certainly not applied (reference/delivery.md); everything else that is not 2xx is unknown.
+# A write answered so was certainly not applied; everything else that is not 2xx is unknown.
 REFUSALS = frozenset({BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, _TOO_MANY})
 
 

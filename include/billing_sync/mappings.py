@@ -54,12 +54,12 @@ def _kind(name: str) -> MappingKind:
 
 
 def export_mappings(connection: Connection, kind_name: str) -> pd.DataFrame:
-    """All mappings of a kind, new ones included, as text columns ready for CSV."""
+    """All mappings of a kind as text columns ready for CSV. The state of those that nobody has decided yet is empty."""
     kind = _kind(kind_name)
     statement = sql.SQL(
         """
         select source.{source_id}, source.{source_name}, mapped.{target_id}::text, target.{target_name},
-            mapped.state, mapped.note, mapped.decided_by
+            case when mapped.decided_by is not null then mapped.state end, mapped.note, mapped.decided_by
         from mapping.{source_table} as source
         join mapping.{table} as mapped using ({source_id})
         left join mapping.{target_table} as target using ({target_id})
@@ -126,7 +126,8 @@ def import_mappings(
     """Store mappings, all or nothing.
 
     A row's state counts only with `approve`; without it the target is kept as a proposal, excluded and undecided, and
-    nothing is billed by it. Raises ConfigurationError for ids that are not known.
+    nothing is billed by it. What was decided before stays as it is unless the row decides it anew.
+    Raises ConfigurationError for ids that are not known.
     """
     kind = _kind(kind_name)
     names = {field: sql.Identifier(getattr(kind, field)) for field in kind.__dataclass_fields__}
@@ -156,7 +157,7 @@ def import_mappings(
         if unknown:
             raise ConfigurationError(
                 f"Nothing was imported: {len(unknown)} ids are not known: {', '.join(row[0] for row in unknown[:20])}. "
-                "Run sync_reference_data (and load the invoices, for offers) first, or remove the rows."
+                "Run sync_reference_data first, or remove the rows."
             )
         connection.execute(
             sql.SQL(
@@ -174,6 +175,7 @@ def import_mappings(
                     decided_by = excluded.decided_by, decided_at = excluded.decided_at, version = known.version + 1
                 where (known.{target_id}, known.state, known.note, known.decided_by is null)
                     is distinct from (excluded.{target_id}, excluded.state, excluded.note, excluded.decided_by is null)
+                    and (excluded.decided_by is not null or known.decided_by is null)
                 """
             ).format(**names),
             {"approve": approve, "person": person},

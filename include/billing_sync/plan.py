@@ -11,9 +11,9 @@ AUTOMATIC = "Automated Daily Sync"
 
 
 def plan_of_run(connection: Connection, run_id: int) -> int:
-    """The plan that a run made. Raises ConfigurationError when it has none."""
-    row = connection.execute("select plan_id from delivery.plan where run_id = %s", [run_id]).fetchone()
-    if row is None:
+    """The newest plan that a run made. Raises ConfigurationError when it has none."""
+    row = connection.execute("select max(plan_id) from delivery.plan where run_id = %s", [run_id]).fetchone()
+    if row is None or row[0] is None:
         raise ConfigurationError(f"Run {run_id} has made no plan: run it again from its start.")
     return int(row[0])
 
@@ -61,27 +61,13 @@ def shards_to_deliver(connection: Connection, plan_id: int) -> list[int]:
         """
         select shard from delivery.plan_item where plan_id = %s and state = 'pending'
         union
-        select agreement_id %% 8 from delivery.addition where state in ('intended', 'created', 'active', 'updating')
+        select delivery.shard_of(agreement_id) from delivery.addition
+        where state in ('intended', 'created', 'active', 'updating')
         order by 1
         """,
         [plan_id],
     )
     return [int(row[0]) for row in rows.fetchall()]
-
-
-def finish_plan(connection: Connection, plan_id: int) -> dict[str, int]:
-    """Mark an approved plan applied when nothing in it is pending; returns the number of items by state."""
-    with connection.transaction():
-        counts = dict(
-            connection.execute(
-                "select state, count(*) from delivery.plan_item where plan_id = %s group by state", [plan_id]
-            ).fetchall()
-        )
-        if not counts.get("pending"):
-            connection.execute(
-                "update delivery.plan set state = 'applied' where plan_id = %s and state = 'approved'", [plan_id]
-            )
-    return {str(state): int(count) for state, count in counts.items()}
 
 
 def say_awaiting_approval(connection: Connection, run_id: int) -> str:
@@ -120,3 +106,37 @@ def run_of_plan(connection: Connection, plan_id: int) -> int:
             f"Plan {plan_id} is {row[1]}, not approved. Approve it first: python -m billing_sync plan approve {plan_id}"
         )
     return int(row[0])
+
+
+def retry_addition(connection: Connection, delivery_key: str, person: str) -> str:
+    """Let the next run try an Addition again that was refused or is in conflict. Returns the state it was in.
+
+    What was delivered before is compared with ConnectWise anew before anything is written: a person's change that still
+    stands makes it a conflict again. Raises ConfigurationError for an Addition in any other state.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "select state, problem from delivery.addition where delivery_key = %s for update", [delivery_key]
+        ).fetchone()
+        if row is None or row[0] not in ("refused", "conflict"):
+            raise ConfigurationError(
+                f"There is no Addition {delivery_key!r} that was refused or is in conflict"
+                + (f": it is {row[0]}." if row else ".")
+                + " List them with: python -m billing_sync additions list"
+            )
+        connection.execute(
+            """
+            update delivery.addition set
+                -- Never read back as equal: planned anew, whatever its payload; the ConnectWise id stays its own.
+                state = case when applied_payload is null then 'refused' else 'delivered' end,
+                payload_hash = '',
+                payload = coalesce(applied_payload, payload)
+            where delivery_key = %s
+            """,
+            [delivery_key],
+        )
+        log_entry(
+            connection, None, "INFO", "addition_retried", f"{person} lets {delivery_key} be tried again",
+            delivery_key=delivery_key, was=row[0], problem=row[1],
+        )  # fmt: skip
+    return str(row[0])

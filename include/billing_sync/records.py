@@ -2,7 +2,7 @@
 
 A record type below is the whole truth about its feed: its fields are the columns of the staging table, their types
 say what is accepted, and `Expected` says it in words. A page is checked by pydantic at once (17 us a line against 26
-and more line by line, reference/speed.md); only a page that fails is looked at line by line and field by field.
+and more line by line); only a page that fails is looked at line by line and field by field.
 
 Two ways with what cannot be read:
 * invoices are kept with their `problem`, so that a bad line is held and its customer is not blocked;

@@ -69,34 +69,54 @@ def open_run(
     return int(row[0])
 
 
-def finish_run(connection: Connection, run_id: int) -> str:
-    """Write how a run ended and return it.
+def finish_run(connection: Connection, run_id: int, *, is_failed: bool = False) -> str:
+    """Write how a run ended, and that its plan is applied when nothing of it is left; returns the run's state.
 
-    succeeded: proven (or a run that only reads reference data got to its end). awaiting_approval: proven, and its plan
-    waits for a person. failed: anything else.
+    is_failed: a task of it failed. Else succeeded, once it is proven (a reference run needs no proof), or
+    awaiting_approval, if its plan waits for a person.
     """
-    row = connection.execute(
-        """
-        update audit.run set
-            state = case
-                when kind = 'reference' and exists (
-                    select from staging.extract as feed where feed.run_id = run.run_id and feed.feed = 'agreements'
-                ) then 'succeeded'
-                when proven_at is null then 'failed'
-                when exists (
-                    select from delivery.plan as plan join delivery.plan_item as item using (plan_id)
-                    where plan.run_id = run.run_id and plan.state = 'proposed' and not plan.is_dry_run
-                ) then 'awaiting_approval'
-                else 'succeeded'
-            end,
-            ended_at = now()
-        where run_id = %s
-        returning state
-        """,
-        [run_id],
-    ).fetchone()
+    with connection.transaction():
+        connection.execute(
+            """
+            update delivery.plan as plan set state = 'applied'
+            where
+                plan.run_id = %s and plan.state = 'approved'
+                and not exists (
+                    select from delivery.plan_item as item where item.plan_id = plan.plan_id and item.state = 'pending'
+                )
+            """,
+            [run_id],
+        )
+        row = connection.execute(
+            """
+            update audit.run set
+                state = case
+                    when %(is_failed)s then 'failed'
+                    when kind = 'reference' then 'succeeded'
+                    when proven_at is null or exists (
+                        select from delivery.plan as plan where plan.run_id = run.run_id and plan.state = 'approved'
+                    ) then 'failed'
+                    when exists (
+                        select from delivery.plan as plan join delivery.plan_item as item using (plan_id)
+                        where plan.run_id = run.run_id and plan.state = 'proposed' and not plan.is_dry_run
+                    ) then 'awaiting_approval'
+                    else 'succeeded'
+                end,
+                ended_at = now()
+            where run_id = %(run_id)s
+            returning state
+            """,
+            {"run_id": run_id, "is_failed": is_failed},
+        ).fetchone()
     assert row is not None
     return str(row[0])
+
+
+def reopen_run(connection: Connection, run_id: int) -> None:
+    """A run goes on (its approved plan is delivered): it is running again, and not proven yet."""
+    connection.execute(
+        "update audit.run set state = 'running', ended_at = null, proven_at = null where run_id = %s", [run_id]
+    )
 
 
 def log_entry(connection: Connection, run_id: int | None, level: str, code: str, message: str, **subject: Any) -> None:

@@ -76,6 +76,9 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 }
 
 
+FIXED_ONCE_DELIVERED = ("environment", "marker_carrier", "marker_custom_field_id")
+
+
 def get_setting(connection: Connection, key: str) -> Any:
     """The stored value of a setting (None when not set). Raises ConfigurationError for an unknown key."""
     row = connection.execute("select value from billing.setting where setting_key = %s", [key]).fetchone()
@@ -96,11 +99,11 @@ def set_setting(connection: Connection, key: str, text: str) -> Any:
     except ValueError as wanted:
         raise ConfigurationError(f"Setting {key} cannot be {text!r}: it takes {wanted}.") from None
     with connection.transaction():
-        if key == "environment" and value != get_setting(connection, key):
+        if key in FIXED_ONCE_DELIVERED and value != get_setting(connection, key):
             used = connection.execute("select exists (select from delivery.addition)").fetchone()
             if used and used[0]:
                 raise ConfigurationError(
-                    "The environment cannot change once Additions were delivered: their markers carry it."
+                    f"{key} cannot change once Additions were delivered: we find them by their markers."
                 )
         connection.execute("update billing.setting set value = %s where setting_key = %s", [Jsonb(value), key])
     return value

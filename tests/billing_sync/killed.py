@@ -39,6 +39,9 @@ def run(order: dict[str, Any], report: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
         return trace
 
+    if order.get("spoil"):  # the negative control: billable at once, and nothing is looked up before a retry
+        deliver.inert = dict  # type: ignore[assignment]
+        deliver.Deliverer._adopt = lambda *_: False  # type: ignore[assignment,method-assign]
     keys = Credentials()
     limits = Limits(connect=5.0, read=5.0, first_wait=0.0, sleep=lambda _: None)
     client = ConnectWise(
@@ -61,8 +64,6 @@ def main() -> None:
     """Fork for each order, one after the other."""
     for text in sys.stdin:
         order = json.loads(text)
-        for module, name in order.get("spoil", []):  # the negative control
-            setattr(*SPOILS[module, name])
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
@@ -78,11 +79,6 @@ def main() -> None:
         os.close(reading)
         print(json.dumps({"status": os.waitstatus_to_exitcode(status), "lines": int(counted or 0)}), flush=True)
 
-
-SPOILS: dict[tuple[str, str], tuple[Any, str, Any]] = {
-    ("deliver", "inert"): (deliver, "inert", dict),
-    ("Deliverer", "_adopt"): (deliver.Deliverer, "_adopt", lambda *_: False),
-}
 
 if __name__ == "__main__":
     main()

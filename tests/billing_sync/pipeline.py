@@ -29,7 +29,7 @@ from billing_sync.errors import BillingSyncError
 from billing_sync.extract import extract_appxite_reference, extract_connectwise_reference, extract_invoices
 from billing_sync.http import Limits
 from billing_sync.mappings import import_mappings
-from billing_sync.plan import approve_automatically, finish_plan, plan_of_run, shards_to_deliver
+from billing_sync.plan import approve_automatically, plan_of_run, shards_to_deliver
 from billing_sync.prove import prove
 from billing_sync.run import finish_run, last_day_of, nightly_periods, open_run
 from billing_sync.settings import set_setting
@@ -99,13 +99,17 @@ class Pipeline:
     dsn: str
     sandbox: Sandbox
     connection: Connection = field(init=False)
-    _invoices: int = 0
 
     def __post_init__(self) -> None:
         self.connection = connect(self.dsn, user="tests")
 
     def close(self) -> None:
         self.connection.close()
+
+    @property
+    def database(self) -> str:
+        """The name of the database."""
+        return self.dsn.rpartition("/")[2]
 
     def appxite(self) -> AppXite:
         """A client of the sandbox's AppXite half."""
@@ -146,8 +150,7 @@ class Pipeline:
         """Add a Verified invoice of a customer to AppXite; returns its id."""
         from sandbox.appxite import STATUS_IDS
 
-        self._invoices += 1
-        invoice_id = 800000 + self._invoices
+        invoice_id = 1 + max((one["invoiceId"] for one in self.sandbox.appxite_invoices()), default=800000)
         mapped = list(csv.DictReader(io.StringIO(self.sandbox.mapping_csv("organizations"))))[customer]
         invoice = {
             "invoiceId": invoice_id,
@@ -252,7 +255,6 @@ class Pipeline:
                 total += deliverer.counts
         if failed:
             raise failed
-        finish_plan(self.connection, plan_id)
         return total
 
     def finish(self, run_id: int) -> tuple[DeliveryCounts, dict[str, str]]:
@@ -292,9 +294,7 @@ class Pipeline:
         """Every attempt, oldest first: "create invoke", "create ok"."""
         return [
             f"{operation} {outcome}"
-            for operation, outcome in self.rows(
-                "select operation, outcome from delivery.attempt order by attempt_id"
-            )
+            for operation, outcome in self.rows("select operation, outcome from delivery.attempt order by attempt_id")
         ]
 
     def held(self) -> dict[str, str]:

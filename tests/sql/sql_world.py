@@ -22,9 +22,9 @@ from billing_sync.deliver import Deliverer, DeliveryCounts
 from billing_sync.errors import ProofError, WriteRefusedError
 from billing_sync.extract import extract_additions
 from billing_sync.payload import MarkerCarrier
-from billing_sync.plan import approve_plan, finish_plan, plan_of_run, shards_to_deliver
+from billing_sync.plan import approve_plan, plan_of_run, shards_to_deliver
 from billing_sync.prove import PROVE_INVOICES, agreements_to_prove
-from billing_sync.run import open_run
+from billing_sync.run import finish_run, open_run
 from billing_sync.settings import set_setting
 
 REQUESTER = "seller"
@@ -434,7 +434,7 @@ class World:
         counts = DeliveryCounts()
         for shard in shards_to_deliver(self.connection, plan_id):
             counts += Deliverer(self.connection, self.connectwise, plan_id).deliver_shard(shard)  # type: ignore[arg-type]
-        finish_plan(self.connection, plan_id)
+        finish_run(self.connection, run_id or self.run_id)
         return counts
 
     def prove(self, run_id: int | None = None) -> list[str]:

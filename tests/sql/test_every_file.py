@@ -229,7 +229,8 @@ def describe(dsn: str) -> list[tuple[object, ...]]:
             from information_schema.columns
             where table_schema in ('staging', 'mapping', 'billing', 'delivery', 'audit', 'reporting')
             union all
-            select connamespace::regnamespace::text, conrelid::regclass::text, conname, '', pg_get_constraintdef(oid), ''
+            select connamespace::regnamespace::text, conrelid::regclass::text, conname, '',
+                pg_get_constraintdef(oid), ''
             from pg_constraint
             where connamespace::regnamespace::text in ('staging', 'mapping', 'billing', 'delivery', 'audit')
             order by 1, 2, 3, 4, 5
@@ -280,17 +281,9 @@ def test_a_feed_that_was_not_read_marks_nothing_gone(world: World) -> None:
         ("companies", "company", {"company_id": 77}),
         ("products", "product", {"product_id": 77}),
         ("agreements", "agreement", {"agreement_id": 77}),
-        *(
-            pytest.param(
-                feed, table, key,
-                marks=pytest.mark.xfail(reason=f"refresh_reference.sql never marks a {table} gone, though it says so"),
-            )
-            for feed, table, key in (
-                ("contracts", "contract", {"contract_id": "x"}),
-                ("subscriptions", "subscription", {"subscription_id": "x"}),
-                ("agreement_types", "agreement_type", {"agreement_type_id": 77}),
-            )
-        ),
+        ("contracts", "contract", {"contract_id": "x"}),
+        ("subscriptions", "subscription", {"subscription_id": "x"}),
+        ("agreement_types", "agreement_type", {"agreement_type_id": 77}),
     ],
 )  # fmt: skip
 def test_what_a_whole_extract_no_longer_names_is_marked_gone(
@@ -324,11 +317,13 @@ def test_an_offers_name_follows_its_newest_invoice(world: World) -> None:
 def test_pruning_leaves_young_extracts_and_those_of_runs_still_open(postgres: Postgres, world: World) -> None:
     world.invoice(world.customer(), monthly(MAY))
     for state, days, started in (
-        ("succeeded", 15, 15), ("succeeded", 13, 13), ("running", 15, 6), ("running", 15, 15), ("awaiting_approval", 15, 15)
+        ("succeeded", 15, 15), ("succeeded", 13, 13), ("running", 15, 6), ("running", 15, 15),
+        ("awaiting_approval", 15, 15),
     ):  # fmt: skip
         world.open("nightly")
         world.execute(
-            "update audit.run set state = %s, started_at = now() - make_interval(days => %s), dag_id = %s where run_id = %s",
+            "update audit.run set state = %s, started_at = now() - make_interval(days => %s), dag_id = %s"
+            " where run_id = %s",
             state, started, f"{state} {days} {started}", world.run_id,
         )  # fmt: skip
         world.execute(

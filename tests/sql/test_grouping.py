@@ -113,11 +113,13 @@ def test_another_product_starts_a_new_addition_even_after_invoicing(world: World
     assert world.key(may) != world.key(june)
 
 
-def test_a_gap_of_a_month_starts_a_new_addition(world: World) -> None:
+@pytest.mark.parametrize("is_one_night", [False, True])
+def test_a_gap_of_a_month_starts_a_new_addition(world: World, is_one_night: bool) -> None:
     customer = world.customer()
     may, july = monthly(MAY), monthly(JULY)
     world.invoice(customer, may)
-    world.night()
+    if not is_one_night:
+        world.night()
     world.invoice(customer, july)
     world.night()
 
@@ -405,7 +407,7 @@ def invoice_cycle(
 
 
 def check_plan(world: World, customers: list[tuple[Customer, int, date, dict[str, object]]]) -> None:
-    """Each planned Addition touches exactly the cycles of its lines, those carried before included, and gives their money."""
+    """Each planned Addition touches exactly the cycles of its lines (those carried before, too), for their money."""
     by_agreement = {customer.agreement_id: (months, anchor) for customer, months, anchor, _ in customers}
     for item in world.items():
         months, anchor = by_agreement[item["agreement_id"]]

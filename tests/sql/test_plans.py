@@ -18,7 +18,7 @@ from billing_sync.plan import approve_automatically, approve_plan
 
 
 def state(world: World, run_id: int) -> str:
-    return str(world.value("select state from delivery.plan where run_id = %s", run_id))
+    return str(world.value("select state from delivery.plan where plan_id = %s", world.plan(run_id)))
 
 
 def test_a_plan_lists_what_will_be_sent_with_its_money(world: World) -> None:
@@ -166,10 +166,11 @@ def test_a_plan_whose_line_was_decided_anew_since_cannot_deliver_it(world: World
 
 def test_a_dry_run_plan_can_never_be_approved_and_supersedes_nothing(world: World) -> None:
     world.invoice(world.customer(), monthly(MAY))
+    earlier = world.decide(is_dry_run=True)
     real = world.decide()
     dry = world.decide(is_dry_run=True)
 
-    assert (state(world, real), state(world, dry)) == ("proposed", "proposed")
+    assert [state(world, run_id) for run_id in (earlier, real, dry)] == ["proposed"] * 3
     assert [item["payload"] for item in world.items(dry)] == [item["payload"] for item in world.items(real)]
     with pytest.raises(ConfigurationError, match="dry run"):
         approve_plan(world.connection, world.plan(dry), "ann")
@@ -294,14 +295,28 @@ def test_an_agreement_by_contract_year_without_a_billing_start_stops_nobody_else
     assert (world.outcome(bad), world.outcome(good)) == ("held", "deliver")
 
 
-def test_a_plan_of_a_superseded_run_stays_superseded_when_that_run_is_run_again(world: World) -> None:
+def test_of_the_plans_that_speak_of_a_line_only_the_one_decided_last_waits(world: World) -> None:
     world.invoice(world.customer(), monthly(MAY))
     older = world.decide()
-    newer = world.decide()
+    world.decide()
 
     decide(world.connection, older)
 
-    assert (state(world, older), state(world, newer)) == ("superseded", "proposed")
+    assert world.rows("select plan_id from delivery.plan where state = 'proposed'") == [{"plan_id": world.plan(older)}]
+
+
+def test_a_run_that_is_run_again_after_its_plan_was_applied_makes_a_further_plan(world: World) -> None:
+    customer = world.customer()
+    world.invoice(customer, monthly(MAY))
+    run_id = world.decide()
+    world.deliver()
+    applied = world.plan(run_id)
+    world.invoice(customer, monthly(MAY, subscription_id="new"))
+
+    world.again()
+
+    assert world.plan(run_id) != applied
+    assert [item["subscription_id"] for item in world.items(run_id)] == ["new"]
 
 
 def test_a_run_without_lines_has_an_empty_plan(world: World) -> None:

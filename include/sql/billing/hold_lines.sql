@@ -34,6 +34,7 @@ left join mapping.billing_cycle as billing_cycle using (billing_cycle_id)
 left join mapping.organization_mapping as organization_mapping
     on organization_mapping.organization_id = invoice.organization_id
 left join mapping.offer_mapping as offer_mapping on offer_mapping.offer_id = line.offer_id
+left join billing.override as override on override.line_id = line.line_id
 cross join lateral (values
     ('invoice_does_not_add_up',
         not invoice.adds_up,
@@ -83,7 +84,10 @@ cross join lateral (values
         format('starts %s, billing starts %s', decision.effective_date, agreement.bill_start_date)),
     ('unknown_charge_type', charge_type.charge_type is null, coalesce(line.charge_type, 'none')),
     ('dates_missing',
-        line.charge_start_date is null or line.charge_end_date is null or line.charge_end_date < line.charge_start_date
+        (
+            (line.charge_start_date is null or line.charge_end_date is null or line.charge_end_date < line.charge_start_date)
+            and (override.effective_date is null or override.cancelled_date is null)
+        )
         or (agreement.agreement_id is not null and charge_type.charge_type is not null and decision.effective_date is null),
         format('charge from %s to %s', coalesce(line.charge_start_date::text, '?'), coalesce(line.charge_end_date::text, '?'))),
     ('price_not_representable',
@@ -98,7 +102,7 @@ where
     -- An excluded line needs no reasons to wait.
     and not (organization_mapping.state = 'excluded' and organization_mapping.decided_by is not null)
     and not (offer_mapping.state is not distinct from 'excluded' and offer_mapping.decided_by is not null and decision.product_id is null)
-    and not exists (select from billing.override where override.line_id = line.line_id and override.is_excluded)
+    and override.is_excluded is not true
     and not (line.total_price is not distinct from 0 and billing.text_setting('zero_amounts') = 'skip');
 
 delete from billing.held_reason as known
@@ -108,6 +112,14 @@ where
     and not exists (
         select from found_reason
         where found_reason.line_id = known.line_id and found_reason.reason_code = known.reason_code
+    )
+    -- What was found later, by grouping, plan or delivery, is judged there: until then it keeps the date it is held since.
+    and (
+        not exists (
+            select from billing.held_reason_code as code
+            where code.reason_code = known.reason_code and code.is_found_later
+        )
+        or exists (select from found_reason where found_reason.line_id = known.line_id)
     );
 
 merge into billing.held_reason as known

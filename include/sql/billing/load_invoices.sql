@@ -76,7 +76,8 @@ using (
 ) as seen on known.invoice_id = seen.invoice_id
 when matched and (known.status, known.total_amount::numeric, known.adds_up, known.problem, known.currency, known.organization_id)
     is distinct from (seen.status, seen.total_amount::numeric, seen.adds_up, seen.problem, seen.currency, seen.consumer_organization_id) then
-    update set status = seen.status, total_amount = seen.total_amount, adds_up = seen.adds_up, problem = seen.problem,
+    update set status = seen.status, total_amount = seen.total_amount, currency = seen.currency,
+        organization_id = seen.consumer_organization_id, adds_up = seen.adds_up, problem = seen.problem,
         last_run_id = audit.current_run_id()
 when not matched then
     insert (invoice_id, invoice_number, billing_period, invoice_date, status, organization_id, contract_id, currency,

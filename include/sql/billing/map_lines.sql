@@ -16,6 +16,8 @@ using (
             and agreement.agreement_status = 'Active'
             and not agreement.is_cancelled
             and not agreement.is_gone
+            and not agreement_type.is_inactive
+            and not agreement_type.is_gone
         group by agreement.company_id
     ),
     resolved as (

@@ -62,7 +62,14 @@ select audit.current_run_id(), level, code, message, subject
 from finding
 where not exists (
     select from audit.log_entry as said
-    where said.run_id = audit.current_run_id() and said.code = finding.code and said.message = finding.message
+    where
+        said.run_id = audit.current_run_id()
+        and said.code = finding.code
+        and said.message = finding.message
+        and said.logged_at >= (
+            select max(feed.started_at) from staging.extract as feed
+            where feed.run_id = audit.current_run_id() and feed.billing_period is not null
+        )
 );
 
 select level, code, message from finding order by level, code, message;

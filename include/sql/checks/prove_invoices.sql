@@ -161,5 +161,12 @@ select audit.current_run_id(), 'ERROR', 'breach_' || code, message, subject from
 select code, message from breach
 union all
 select code, message from audit.log_entry
-where run_id = audit.current_run_id() and code in ('header_unreadable', 'row_without_header')
+where
+    run_id = audit.current_run_id()
+    and code in ('header_unreadable', 'row_without_header')
+    -- Said of what was read last: a run that is read again after the cure is judged anew.
+    and logged_at >= (
+        select max(feed.started_at) from staging.extract as feed
+        where feed.run_id = audit.current_run_id() and feed.billing_period is not null
+    )
 order by code, message;

@@ -29,14 +29,26 @@ using (
     select staged.* from staging.contract as staged
     join staging.extract as feed using (extract_id) where feed.run_id = audit.current_run_id()
 ) as seen on known.contract_id = seen.contract_id
-when matched and (known.contract_number, known.organization_id, known.contract_type, known.currency, known.billing_cycle_day)
-    is distinct from (seen.contract_number, seen.consumer_organization_id, seen.contract_type, seen.currency, seen.billing_cycle_day) then
+when matched and (known.contract_number, known.organization_id, known.contract_type, known.currency,
+        known.billing_cycle_day, known.is_gone)
+    is distinct from (seen.contract_number, seen.consumer_organization_id, seen.contract_type, seen.currency,
+        seen.billing_cycle_day, false) then
     update set contract_number = seen.contract_number, organization_id = seen.consumer_organization_id,
-        contract_type = seen.contract_type, currency = seen.currency, billing_cycle_day = seen.billing_cycle_day
+        contract_type = seen.contract_type, currency = seen.currency, billing_cycle_day = seen.billing_cycle_day,
+        is_gone = false
 when not matched then
     insert (contract_id, contract_number, organization_id, contract_type, currency, billing_cycle_day)
     values (seen.contract_id, seen.contract_number, seen.consumer_organization_id, seen.contract_type, seen.currency,
         seen.billing_cycle_day);
+
+update mapping.contract as known set is_gone = true
+where
+    not known.is_gone
+    and exists (select from staging.extract where run_id = audit.current_run_id() and feed = 'contracts')
+    and not exists (
+        select from staging.contract as staged join staging.extract as feed using (extract_id)
+        where feed.run_id = audit.current_run_id() and staged.contract_id = known.contract_id
+    );
 
 merge into mapping.subscription as known
 using (
@@ -44,17 +56,26 @@ using (
     join staging.extract as feed using (extract_id) where feed.run_id = audit.current_run_id()
 ) as seen on known.subscription_id = seen.subscription_id
 when matched and (known.organization_id, known.contract_id, known.offer_id, known.name, known.status, known.quantity,
-        known.billing_frequency, known.start_date, known.end_date)
+        known.billing_frequency, known.start_date, known.end_date, known.is_gone)
     is distinct from (seen.organization_id, seen.contract_id, seen.offer_id, seen.name, seen.status, seen.quantity,
-        seen.billing_frequency, seen.start_date, seen.end_date) then
+        seen.billing_frequency, seen.start_date, seen.end_date, false) then
     update set organization_id = seen.organization_id, contract_id = seen.contract_id, offer_id = seen.offer_id,
         name = seen.name, status = seen.status, quantity = seen.quantity, billing_frequency = seen.billing_frequency,
-        start_date = seen.start_date, end_date = seen.end_date
+        start_date = seen.start_date, end_date = seen.end_date, is_gone = false
 when not matched then
     insert (subscription_id, organization_id, contract_id, offer_id, name, status, quantity, billing_frequency,
         start_date, end_date)
     values (seen.subscription_id, seen.organization_id, seen.contract_id, seen.offer_id, seen.name, seen.status,
         seen.quantity, seen.billing_frequency, seen.start_date, seen.end_date);
+
+update mapping.subscription as known set is_gone = true
+where
+    not known.is_gone
+    and exists (select from staging.extract where run_id = audit.current_run_id() and feed = 'subscriptions')
+    and not exists (
+        select from staging.subscription as staged join staging.extract as feed using (extract_id)
+        where feed.run_id = audit.current_run_id() and staged.subscription_id = known.subscription_id
+    );
 
 merge into mapping.company as known
 using (
@@ -106,10 +127,19 @@ using (
     select staged.* from staging.agreement_type as staged
     join staging.extract as feed using (extract_id) where feed.run_id = audit.current_run_id()
 ) as seen on known.agreement_type_id = seen.agreement_type_id
-when matched and (known.name, known.is_inactive) is distinct from (seen.name, seen.is_inactive) then
-    update set name = seen.name, is_inactive = seen.is_inactive
+when matched and (known.name, known.is_inactive, known.is_gone) is distinct from (seen.name, seen.is_inactive, false) then
+    update set name = seen.name, is_inactive = seen.is_inactive, is_gone = false
 when not matched then
     insert (agreement_type_id, name, is_inactive) values (seen.agreement_type_id, seen.name, seen.is_inactive);
+
+update mapping.agreement_type as known set is_gone = true
+where
+    not known.is_gone
+    and exists (select from staging.extract where run_id = audit.current_run_id() and feed = 'agreement_types')
+    and not exists (
+        select from staging.agreement_type as staged join staging.extract as feed using (extract_id)
+        where feed.run_id = audit.current_run_id() and staged.agreement_type_id = known.agreement_type_id
+    );
 
 merge into mapping.billing_cycle as known
 using (

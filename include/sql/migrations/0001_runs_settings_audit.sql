@@ -129,10 +129,10 @@ create trigger history after insert or update or delete on billing.setting
     for each row execute function audit.record_change('setting_key');
 
 insert into billing.setting (setting_key, value, description) values
-('environment', '"production"', 'Stands in every delivery key and marker, so that staging and production never adopt each other''s Additions. At most 12 letters and digits.'),
+('environment', '"production"', 'Stands in every delivery key and marker, so that staging and production never adopt each other''s Additions. At most 12 lower-case letters and digits.'),
 ('accepted_statuses', '["Verified", "Issued", "Paid"]', 'Invoice statuses that are billed: reached Verified. Verified moves on to Issued or Paid at any time.'),
 ('default_agreement_type', null, 'Name of the ConnectWise Agreement Type whose active agreement takes the lines of a company. Nothing runs without it.'),
-('automated_daily_sync', 'false', 'On: a nightly plan within its bounds is approved by itself. Off: it waits for a person.'),
+('automated_daily_sync', 'false', 'On: a plan is approved by itself and delivered. Off: it waits for a person.'),
 ('recurring_mode', '"persistent"', 'persistent: one Addition per subscription, prolonged each month. dated: one Addition per line.'),
 ('unit_price_decimals', '4', 'How many decimals of a unit price ConnectWise keeps (2 to 6).'),
 ('price_fallback', '"one_unit"', 'When no unit price with those decimals gives the line''s total. one_unit: bill 1 x total, with quantity and price in the description. hold: the line waits.'),

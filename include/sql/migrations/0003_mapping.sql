@@ -19,7 +19,7 @@ create table mapping.offer (
     last_invoiced_on date,
     first_seen_at timestamptz not null default now()
 );
-comment on table mapping.offer is 'Offers that appeared on an accepted invoice; AppXite has no feed of its own for them here.';
+comment on table mapping.offer is 'Offers that appeared on an invoice of the seller; AppXite has no feed of its own for them here.';
 
 create table mapping.contract (
     contract_id text primary key,

@@ -109,8 +109,10 @@ create trigger history after insert or update or delete on billing.override
 create table billing.held_reason_code (
     reason_code text primary key,
     title text not null,
-    cure text not null
+    cure text not null,
+    is_found_later boolean not null default false
 );
+comment on column billing.held_reason_code.is_found_later is 'Found by grouping, plan or delivery, after billing/hold_lines.sql.';
 comment on table billing.held_reason_code is 'Why a line can be held, in plain words, and what to do about it.';
 insert into billing.held_reason_code (reason_code, title, cure) values
 ('invoice_does_not_add_up', 'The invoice''s rows do not add up to its total', 'Compare the invoice in AppXite; the next run reads it again. All its lines wait.'),
@@ -134,11 +136,16 @@ insert into billing.held_reason_code (reason_code, title, cure) values
 ('price_not_representable', 'No unit price with the configured decimals gives the line''s total', 'Allow more decimals if your ConnectWise keeps them, or type quantity and unit price.'),
 ('late_line', 'The charge lies in a cycle that ConnectWise has already invoiced', 'Choose a date in an open cycle, or set late_lines to next_open_cycle.'),
 ('negative_amount', 'A credit, and negative Additions are set to be held', 'Set negative_additions to send, or bill it by hand and exclude it.'),
-('addition_not_settled', 'The subscription''s Addition is in conflict or in doubt', 'Settle that Addition first.'),
-('refused_by_connectwise', 'ConnectWise refused the Addition', 'See the detail; the line is tried again as soon as anything about it changes.'),
+('addition_not_settled', 'The subscription''s Addition is in conflict or in doubt', 'Look at the Addition in ConnectWise and mend it, then: python -m billing_sync additions retry KEY.'),
+('refused_by_connectwise', 'ConnectWise refused the Addition', 'See the detail. It is tried again when anything about it changes, or after: python -m billing_sync additions retry KEY.'),
 ('agreement_changed', 'The agreement changed in ConnectWise between plan and delivery', 'Nothing: the next run decides again.'),
-('echo_differs', 'ConnectWise stored something else than was sent', 'The Addition was set to Do Not Bill. Compare it in ConnectWise.'),
-('changed_in_connectwise', 'Somebody changed or deleted the Addition in ConnectWise', 'Decide which values count; nothing is overwritten.');
+('echo_differs', 'ConnectWise stored something else than was sent', 'The Addition was set to Do Not Bill. Compare it in ConnectWise, then: python -m billing_sync additions retry KEY.'),
+('changed_in_connectwise', 'Somebody changed or deleted the Addition in ConnectWise', 'Nothing is overwritten. Put the Addition back in ConnectWise, then: python -m billing_sync additions retry KEY; or bill the line by hand and exclude it.');
+
+update billing.held_reason_code set is_found_later = true
+where reason_code in (
+    'addition_not_settled', 'refused_by_connectwise', 'agreement_changed', 'echo_differs', 'changed_in_connectwise'
+);
 
 create table billing.line_decision (
     line_id bigint primary key references billing.invoice_line on delete cascade,

@@ -2,7 +2,7 @@
 
 create table delivery.plan (
     plan_id bigint generated always as identity primary key,
-    run_id bigint not null unique references audit.run,
+    run_id bigint not null references audit.run,
     state text not null default 'proposed'
         check (state in ('proposed', 'approved', 'applied', 'rejected', 'superseded')),
     is_dry_run boolean not null default false,
@@ -13,7 +13,15 @@ create table delivery.plan (
     check (state not in ('approved', 'applied') or approved_by is not null)
 );
 comment on table delivery.plan is 'What a run wants to write to ConnectWise. Nothing is written before it is approved; a dry run''s plan never can be.';
+comment on column delivery.plan.run_id is 'A run that is run again after its plan was applied makes a further one.';
 comment on column delivery.plan.state is 'superseded: a later run decided again before this plan was approved.';
+
+create unique index on delivery.plan (run_id) where state in ('proposed', 'approved');
+
+create function delivery.shard_of(agreement_id integer) returns integer language sql immutable as $$
+    select agreement_id % 8
+$$;
+comment on function delivery.shard_of(integer) is 'Agreements are delivered in 8 shards, side by side.';
 
 create table delivery.plan_item (
     plan_item_id bigint generated always as identity primary key,

@@ -1,14 +1,15 @@
--- Guarantees: the run has one plan: every Addition to create or to update, sealed by the hash of what will be sent.
+-- Guarantees: the run has one open plan: every Addition to create or to update, sealed by the hash of what will be sent.
 -- What already stands as it should is not listed. An Addition that ConnectWise refused is planned again only when it
 -- differs from what was refused. Older plans still waiting that speak of the same lines are superseded.
--- May run again: a proposed plan of the run is made anew; an approved one is left alone.
+-- May run again: a proposed plan of the run is made anew; an approved one is left alone until it is applied, and then
+-- followed by a new one.
 -- By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
 
 select pg_advisory_xact_lock(hashtext('billing.decide'));
 
 insert into delivery.plan (run_id, is_dry_run)
 select run_id, is_dry_run from audit.run where run_id = audit.current_run_id()
-on conflict (run_id) do nothing;
+on conflict (run_id) where state in ('proposed', 'approved') do nothing;
 
 create temporary table this_plan on commit drop as
 select plan_id from delivery.plan where run_id = audit.current_run_id() and state = 'proposed';
@@ -73,7 +74,7 @@ select
     this_plan.plan_id, wanted.delivery_key, wanted.action, wanted.agreement_id, wanted.company_id,
     wanted.subscription_id, wanted.is_persistent, wanted.marker, wanted.payload, wanted.payload_hash,
     case when wanted.action = 'update' then wanted.ledger_payload end, agreement.next_invoice_date, wanted.amount,
-    wanted.agreement_id % 8
+    delivery.shard_of(wanted.agreement_id)
 from wanted
 join mapping.agreement as agreement using (agreement_id)
 cross join this_plan
@@ -87,6 +88,16 @@ join billing.line_decision as decision using (delivery_key)
 where
     decision.outcome = 'deliver'
     and not exists (select from delivery.addition_line as carried where carried.line_id = decision.line_id);
+
+-- Reasons found later that no longer hold: the line is planned again.
+delete from billing.held_reason as known
+using billing.line_in_scope as scope, billing.line_decision as decision, billing.held_reason_code as code
+where
+    known.line_id = scope.line_id
+    and decision.line_id = scope.line_id
+    and decision.outcome = 'deliver'
+    and code.reason_code = known.reason_code
+    and code.is_found_later;
 
 update delivery.plan as older set state = 'superseded'
 where

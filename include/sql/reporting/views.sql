@@ -157,18 +157,33 @@ select
     run.is_dry_run,
     run.state,
     run.started_at,
+    run.proven_at,
     run.ended_at,
     plan.plan_id,
     plan.state as plan_state,
     plan.approved_by,
-    (select count(*) from delivery.plan_item as item where item.plan_id = plan.plan_id) as planned_additions,
-    (select coalesce(sum(item.amount), 0) from delivery.plan_item as item where item.plan_id = plan.plan_id) as planned_amount,
-    (select count(*) from delivery.attempt where attempt.plan_id = plan.plan_id and attempt.outcome = 'invoke') as writes,
+    planned.planned_additions,
+    planned.planned_amount,
+    (
+        select count(*) from delivery.attempt join delivery.plan as any_plan using (plan_id)
+        where any_plan.run_id = run.run_id and attempt.outcome = 'invoke'
+    ) as writes,
     (select count(*) from audit.log_entry as entry where entry.run_id = run.run_id and entry.level = 'ERROR') as errors,
     (select count(*) from audit.log_entry as entry where entry.run_id = run.run_id and entry.level = 'WARNING') as warnings
 from audit.run as run
-left join delivery.plan as plan using (run_id);
-comment on view reporting.run is 'Runs with their plan, number of writes, errors and warnings.';
+left join lateral (
+    select newest.* from delivery.plan as newest where newest.run_id = run.run_id order by newest.plan_id desc limit 1
+) as plan on true
+cross join lateral (
+    select count(*) as planned_additions, coalesce(sum(item.amount), 0) as planned_amount
+    from delivery.plan_item as item where item.plan_id = plan.plan_id
+) as planned;
+comment on view reporting.run is 'Runs with their newest plan, number of writes, errors and warnings.';
+
+create view reporting.log_entry as
+select log_entry_id, run_id, level, code, message, subject, logged_at
+from audit.log_entry;
+comment on view reporting.log_entry is 'What the pipeline had to say to people, for ever.';
 
 do $$
 begin
