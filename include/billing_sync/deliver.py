@@ -169,6 +169,11 @@ class Deliverer:
             self._set_aside_item(item, "skipped", "agreement_changed", changed)
             self.counts.skipped += 1
             return
+        changed_lines = self._lines_changed_since_plan(item)
+        if changed_lines:
+            self._set_aside_item(item, "skipped", "line_changed", changed_lines)
+            self.counts.skipped += 1
+            return
         began = None
         if not self._is_decided_otherwise(item):
             # A line stands on one Addition or on none: the table's key decides between two plans.
@@ -255,6 +260,28 @@ class Deliverer:
                 )
                 self._set_item_state(item, "done")
         return began
+
+    def _lines_changed_since_plan(self, item: dict[str, Any]) -> str:
+        """In words, what of the plan's lines is not as it was; a line of another plan's Addition is told by its key."""
+        found = self._one(
+            """
+            select
+                coalesce(sum(planned.amount), 0) as amount,
+                count(*) filter (where line.content_hash <> planned.content_hash) as changed,
+                count(*) filter (where override.is_excluded) as excluded
+            from delivery.plan_item_line as planned
+            join billing.invoice_line as line using (line_id)
+            left join billing.override as override using (line_id)
+            where planned.plan_item_id = %s
+            """,
+            [item["plan_item_id"]],
+        )
+        assert found is not None
+        if found["amount"] != item["amount"]:
+            return f"AppXite removed a line: {found['amount']} of {item['amount']} are left"
+        if found["changed"]:
+            return f"AppXite changed {found['changed']} of its lines"
+        return f"a person excluded {found['excluded']} of its lines" if found["excluded"] else ""
 
     def _changed_since_plan(self, item: dict[str, Any], agreement: Record | None) -> str:
         if agreement is None:

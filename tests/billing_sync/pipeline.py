@@ -169,9 +169,8 @@ class Pipeline:
             "invoiceSource": "Billing Cycle",
             **header,
         }
-        shared = {name: invoice[name] for name in (
-            "invoiceId", "invoiceNumber", "invoiceDate", "providerOrganizationId", "consumerOrganizationId", "contractId",
-        )}  # fmt: skip
+        names = ("invoiceId", "invoiceNumber", "invoiceDate", "providerOrganizationId", "consumerOrganizationId")
+        shared = {name: invoice[name] for name in (*names, "contractId")}
         lines = [({"rowId": f"{invoice_id}-{n:03d}", **shared, **row}, []) for n, row in enumerate(rows, 1)]
         with self.sandbox.store.transaction():
             self.sandbox.store.add_invoice(invoice, lines, "published")

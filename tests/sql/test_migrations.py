@@ -386,7 +386,16 @@ def test_the_reporting_views_show_each_line_once_and_its_money(world: World) -> 
 def test_every_reporting_view_is_tested_and_runs_on_nothing(functions: Connection) -> None:
     found = views(functions)
 
-    names = "addition held_by_reason held_line invoice_line invoice_proof log_entry money_by_customer run".split()
+    names = [
+        "addition",
+        "held_by_reason",
+        "held_line",
+        "invoice_line",
+        "invoice_proof",
+        "log_entry",
+        "money_by_customer",
+        "run",
+    ]
     assert found == [f"reporting.{name}" for name in names]
     for view in found:
         assert functions.execute(f"select * from {view}").fetchall() == []  # type: ignore[call-overload]

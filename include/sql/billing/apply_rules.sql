@@ -18,6 +18,7 @@ using (
         select
             line.*,
             invoice.invoice_date,
+            agreement.agreement_id,
             agreement.next_invoice_date,
             agreement.bill_start_date,
             agreement.invoicing_cycle,
@@ -92,13 +93,30 @@ using (
                 typed_unit_price,
                 billing.unit_price_for(coalesce(typed_quantity, quantity), unit_price, total_price, unit_price_decimals)
             ) as wanted_unit_price,
-            is_recurring and not is_late and recurring_mode = 'persistent' and subscription_id is not null
-                and billing.frequency_months(billing_frequency) = cycle_months as can_be_persistent
+            -- One line of a subscription and cycle goes on a persistent Addition; any other gets its own.
+            coalesce(
+                is_recurring and not is_late and recurring_mode = 'persistent' and subscription_id is not null
+                and billing.frequency_months(billing_frequency) = cycle_months
+                and typed_effective_date is null and typed_cancelled_date is null
+                and not exists (
+                    select from delivery.addition as addition
+                    join delivery.addition_line as carried using (delivery_key)
+                    where
+                        addition.subscription_id = in_cycle.subscription_id
+                        and addition.agreement_id = in_cycle.agreement_id
+                        and addition.is_persistent
+                        and carried.cycle_start = in_cycle.cycle_start
+                ),
+                false
+            ) as may_be_persistent
         from in_cycle
     ),
     sent as (
         select
             priced.*,
+            may_be_persistent and row_number() over (
+                partition by subscription_id, agreement_id, cycle_start, may_be_persistent order by line_id
+            ) = 1 as can_be_persistent,
             wanted_unit_price is null and price_fallback = 'one_unit' and quantity is not null
                 and unit_price is not null and total_price is not null and typed_quantity is null as is_one_unit
         from priced
@@ -114,13 +132,13 @@ using (
         line_id,
         is_recurring,
         is_late,
-        coalesce(can_be_persistent, false) as can_be_persistent,
+        can_be_persistent,
         cycle_start,
         cycle_end,
         effective_date,
         -- An end in a later cycle would bill again there; an end before the start, never.
         case
-            when is_late or can_be_persistent then cycle_end
+            when can_be_persistent or (is_late and typed_cancelled_date is null) then cycle_end
             else least(greatest(end_date, effective_date), cycle_end)
         end as cancelled_date,
         sent_quantity as quantity,
@@ -132,7 +150,7 @@ using (
                 ' - ',
                 coalesce(nullif(subscription_name, ''), nullif(offer_name, ''), 'Cloud services'),
                 display_name,
-                case when not coalesce(can_be_persistent, false) and charge_start_date is not null then
+                case when not can_be_persistent and charge_start_date is not null then
                     charge_start_date::text || ' to ' || coalesce(charge_end_date::text, charge_start_date::text) end,
                 case when sent_unit_price <> unit_price then
                     format('%s x %s', trim_scale(quantity), trim_scale(unit_price)) end

@@ -21,20 +21,7 @@ with deliverable as (
         decision.cycle_start,
         decision.cycle_end,
         agreement.next_invoice_date,
-        decision.can_be_persistent
-        and not exists (
-            select from delivery.addition as addition
-            join delivery.addition_line as carried using (delivery_key)
-            where
-                addition.subscription_id = line.subscription_id
-                and addition.agreement_id = decision.agreement_id
-                and addition.is_persistent
-                and carried.cycle_start = decision.cycle_start
-        )
-        and row_number() over (
-            partition by line.subscription_id, decision.agreement_id, decision.cycle_start, decision.can_be_persistent
-            order by line.line_id
-        ) = 1 as is_persistent
+        decision.can_be_persistent as is_persistent
     from billing.line_in_scope as scope
     join billing.invoice_line as line on line.line_id = scope.line_id
     join billing.line_decision as decision on decision.line_id = line.line_id

@@ -76,8 +76,11 @@ cross join lateral (values
         format('agreement %s, line %s', coalesce(agreement.currency, 'without currency'), line.currency)),
     ('agreement_prorates', agreement.prorates, format('agreement %s (%s)', agreement.name, agreement.agreement_id)),
     ('billing_cycle_unsupported',
-        agreement.agreement_id is not null and billing.cycle_months(billing_cycle.billing_option) is null,
-        format('agreement %s (%s): billing cycle %s', agreement.name, agreement.agreement_id,
+        agreement.agreement_id is not null and (
+            billing.cycle_months(billing_cycle.billing_option) is null
+            or (decision.effective_date is not null and decision.cycle_start is null)
+        ),
+        format('agreement %s (%s): billing cycle %s, billing start ' || coalesce(agreement.bill_start_date::text, 'none'), agreement.name, agreement.agreement_id,
             coalesce(billing_cycle.name, agreement.billing_cycle_id::text, 'none'))),
     ('before_bill_start',
         decision.effective_date < agreement.bill_start_date,
@@ -160,3 +163,8 @@ when matched and (known.outcome, known.excluded_by) is distinct from (
         delivery_key = null,
         run_id = audit.current_run_id(),
         decided_at = now();
+
+-- An excluded line waits for nothing.
+delete from billing.held_reason as known
+using scope_line, billing.line_decision as decision
+where known.line_id = scope_line.line_id and decision.line_id = scope_line.line_id and decision.outcome = 'excluded';

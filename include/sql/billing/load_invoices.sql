@@ -7,7 +7,8 @@
 select pg_advisory_xact_lock(hashtext('billing.decide'));
 
 create temporary table accepted_header on commit drop as
-select
+-- An invoice whose date moved to another month between two reads is in both: what was read last counts.
+select distinct on (header.invoice_id)
     header.*,
     feed.billing_period
 from staging.invoice_header as header
@@ -21,7 +22,8 @@ where
         select jsonb_array_elements_text(setting.value) from billing.setting
         where setting.setting_key = 'accepted_statuses'
     )
-    and (cardinality(run.organization_ids) = 0 or header.consumer_organization_id = any(run.organization_ids));
+    and (cardinality(run.organization_ids) = 0 or header.consumer_organization_id = any(run.organization_ids))
+order by header.invoice_id asc, feed.extract_id desc, header.position desc;
 
 create temporary table staged_line on commit drop as
 select
@@ -39,16 +41,16 @@ select
             )
         )
     end as line_key,
-    md5(concat_ws(
-        '|', staged.subscription_id, staged.offer_id, staged.charge_type, staged.charge_start_date,
+    md5(jsonb_build_array(
+        staged.subscription_id, staged.offer_id, staged.charge_type, staged.charge_start_date,
         staged.charge_end_date, staged.billing_frequency, trim_scale(staged.quantity), trim_scale(staged.unit_price),
         trim_scale(staged.total_price), staged.currency, staged.contract_id, staged.problem
-    )) as content_hash
+    )::text) as content_hash
 from staging.invoice_row as staged
 join staging.extract as feed using (extract_id)
-where
-    feed.run_id = audit.current_run_id()
-    and staged.invoice_id in (select accepted.invoice_id from accepted_header as accepted);
+join accepted_header as header
+    on header.invoice_id = staged.invoice_id and header.billing_period = feed.billing_period
+where feed.run_id = audit.current_run_id();
 
 create temporary table header_check on commit drop as
 select
@@ -117,6 +119,21 @@ where
     and known.content_hash <> staged.content_hash
     and not exists (select from delivery.addition_line as carried where carried.line_id = known.line_id)
     and not exists (select from billing.invoice_line as later where later.line_key = known.line_key and later.revision > 1);
+
+-- A difference that nobody has dealt with yet is made anew from what AppXite says now; taken back, it is gone.
+delete from billing.invoice_line as pending
+using staged_line as staged, header_check
+where
+    header_check.invoice_id = staged.invoice_id
+    and header_check.adds_up
+    and pending.line_key = staged.line_key
+    and pending.revision > 1
+    and staged.content_hash <> (
+        select newest.content_hash from billing.invoice_line as newest
+        where newest.line_key = staged.line_key order by newest.revision desc limit 1
+    )
+    and not exists (select from delivery.addition_line as carried where carried.line_id = pending.line_id)
+    and not exists (select from billing.override as override where override.line_id = pending.line_id);
 
 -- Carried already: a revision that holds the difference. The newest revision's hash tells what was last seen.
 insert into billing.invoice_line (line_key, revision, invoice_id, row_id, contract_id, subscription_id, subscription_name,

@@ -55,7 +55,10 @@ from audit.run
 cross join unnest(run.billing_periods) as wanted(period)
 where
     run.run_id = audit.current_run_id()
-    and not exists (select from run_header as header where header.billing_period = wanted.period);
+    and not exists (
+        select from run_header as header
+        where header.billing_period = wanted.period and header.provider_organization_id = run.requester_id
+    );
 
 insert into audit.log_entry (run_id, level, code, message, subject)
 select audit.current_run_id(), level, code, message, subject

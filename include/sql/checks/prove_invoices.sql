@@ -43,7 +43,7 @@ select
     ledger.agreement_id,
     ledger.connectwise_addition_id,
     ledger.marker,
-    carried.proven_run_id is not null and carried.cycle_start < agreement.next_invoice_date as is_invoiced_and_proven,
+    carried.proven_run_id is not null and carried.cycle_end < agreement.next_invoice_date as is_invoiced_and_proven,
     coalesce(
         -- In conflict: the newest change did not go through, what stood before may still be right.
         ledger.state in ('delivered', 'conflict')
@@ -141,21 +141,33 @@ group by agreement_id, marker having count(*) > 1;
 
 -- Copying an agreement in ConnectWise copies its Additions, markers included. A person did that; it is said, not undone.
 insert into audit.log_entry (run_id, level, code, message, subject)
-select
-    audit.current_run_id(), 'WARNING', 'copied_addition',
-    format('Agreement %s: Addition %s bills and carries the marker %s, which belongs to another agreement', observed.agreement_id, observed.addition_id, observed.marker),
-    jsonb_build_object('agreement_id', observed.agreement_id, 'addition_id', observed.addition_id)
-from observed
-where
-    observed.bill_customer = 'Billable'
-    and observed.marker like 'axs-' || billing.text_setting('environment') || '-%'
-    and not exists (
-        select from delivery.addition as ledger
-        where ledger.marker = observed.marker and ledger.agreement_id = observed.agreement_id
-    );
+select audit.current_run_id(), 'WARNING', 'copied_addition', copied.message, copied.subject
+from (
+    select
+        format('Agreement %s: Addition %s bills and carries the marker %s, which belongs to another agreement',
+            observed.agreement_id, observed.addition_id, observed.marker) as message,
+        jsonb_build_object('agreement_id', observed.agreement_id, 'addition_id', observed.addition_id) as subject
+    from observed
+    where
+        observed.bill_customer = 'Billable'
+        and observed.marker like 'axs-' || billing.text_setting('environment') || '-%'
+        and not exists (
+            select from delivery.addition as ledger
+            where ledger.marker = observed.marker and ledger.agreement_id = observed.agreement_id
+        )
+) as copied
+where not exists (
+    select from audit.log_entry as said
+    where said.run_id = audit.current_run_id() and said.code = 'copied_addition' and said.message = copied.message
+);
 
 insert into audit.log_entry (run_id, level, code, message, subject)
-select audit.current_run_id(), 'ERROR', 'breach_' || code, message, subject from breach;
+select audit.current_run_id(), 'ERROR', 'breach_' || breach.code, breach.message, breach.subject
+from breach
+where not exists (
+    select from audit.log_entry as said
+    where said.run_id = audit.current_run_id() and said.code = 'breach_' || breach.code and said.message = breach.message
+);
 
 -- Money that could not even be read is a breach, too.
 select code, message from breach

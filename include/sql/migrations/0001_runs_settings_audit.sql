@@ -118,6 +118,10 @@ create trigger append_only before update or delete on audit.change
     for each row execute function audit.refuse_change();
 create trigger append_only before update or delete on audit.log_entry
     for each row execute function audit.refuse_change();
+create trigger never_emptied before truncate on audit.change
+    for each statement execute function audit.refuse_change();
+create trigger never_emptied before truncate on audit.log_entry
+    for each statement execute function audit.refuse_change();
 
 create table billing.setting (
     setting_key text primary key,

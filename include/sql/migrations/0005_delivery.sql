@@ -50,14 +50,16 @@ comment on column delivery.plan_item.amount is 'Money of the lines that this ite
 
 create table delivery.plan_item_line (
     plan_item_id bigint not null references delivery.plan_item on delete cascade,
-    line_id bigint not null references billing.invoice_line,
+    line_id bigint not null references billing.invoice_line on delete cascade,
+    content_hash text not null,
     cycle_start date not null,
     cycle_end date not null,
     amount billing.amount not null,
     primary key (plan_item_id, line_id)
 );
 create index on delivery.plan_item_line (line_id);
-comment on table delivery.plan_item_line is 'The lines that a plan item newly delivers.';
+comment on table delivery.plan_item_line is 'The lines that a plan item newly delivers. A line that AppXite removes leaves its waiting plans, too; what is left is not delivered by them.';
+comment on column delivery.plan_item_line.content_hash is 'Of the line when the plan was made; a line that AppXite changed since is not delivered by it.';
 
 create table delivery.addition (
     delivery_key text primary key,
@@ -114,6 +116,8 @@ create index on delivery.attempt (plan_id);
 comment on table delivery.attempt is 'Append-only: invoke before each write is sent, then ok, fail (certainly not applied) or unknown.';
 create trigger append_only before update or delete on delivery.attempt
     for each row execute function audit.refuse_change();
+create trigger never_emptied before truncate on delivery.attempt
+    for each statement execute function audit.refuse_change();
 
 create table audit.invoice_proof (
     run_id bigint not null references audit.run,
@@ -163,33 +167,6 @@ create function delivery.payload_for(
 $$;
 comment on function delivery.payload_for(integer, numeric, numeric, date, date, text, text) is
 'The Addition as ConnectWise shall hold it, in its field names.';
-
-create view billing.desired_addition as
-select
-    decision.delivery_key,
-    delivery.marker_for(decision.delivery_key) as marker,
-    decision.agreement_id,
-    decision.company_id,
-    decision.product_id,
-    line.subscription_id,
-    coalesce(bool_or(decision.is_persistent), false) as is_persistent,
-    decision.quantity,
-    decision.unit_price,
-    decision.invoice_description,
-    min(decision.effective_date) as effective_date,
-    max(decision.cancelled_date) as cancelled_date,
-    sum(decision.amount) as amount,
-    count(*) as line_count
-from billing.line_decision as decision
-join billing.invoice_line as line using (line_id)
-where
-    decision.outcome = 'deliver'
-    and not exists (select from delivery.addition_line as carried where carried.line_id = decision.line_id)
-group by
-    decision.delivery_key, decision.agreement_id, decision.company_id, decision.product_id, line.subscription_id,
-    decision.quantity, decision.unit_price, decision.invoice_description;
-comment on view billing.desired_addition is
-'The Additions that should exist for lines not delivered yet. One whose delivery_key is in the ledger prolongs that Addition.';
 
 create view billing.line_in_scope as
 select line.line_id, line.invoice_id

@@ -17,10 +17,29 @@ select plan_id from delivery.plan where run_id = audit.current_run_id() and stat
 delete from delivery.plan_item where plan_id in (select plan_id from this_plan);
 
 create temporary table wanted on commit drop as
-with scope as (
-    select distinct decision.delivery_key
-    from billing.line_in_scope join billing.line_decision as decision using (line_id)
+-- Only lines of this run: a line of another period may have been given the same Addition by an earlier run.
+with desired as (
+    select
+        decision.delivery_key,
+        delivery.marker_for(decision.delivery_key) as marker,
+        decision.agreement_id,
+        decision.company_id,
+        decision.product_id,
+        line.subscription_id,
+        coalesce(bool_or(decision.is_persistent), false) as is_persistent,
+        decision.quantity,
+        decision.unit_price,
+        decision.invoice_description,
+        min(decision.effective_date) as effective_date,
+        max(decision.cancelled_date) as cancelled_date,
+        sum(decision.amount) as amount
+    from billing.line_in_scope as scope
+    join billing.line_decision as decision on decision.line_id = scope.line_id
+    join billing.invoice_line as line on line.line_id = scope.line_id
     where decision.outcome = 'deliver'
+    group by
+        decision.delivery_key, decision.agreement_id, decision.company_id, decision.product_id, line.subscription_id,
+        decision.quantity, decision.unit_price, decision.invoice_description
 ),
 complete as (
     select
@@ -29,20 +48,15 @@ complete as (
         ledger.payload as ledger_payload,
         ledger.payload_hash as ledger_hash,
         case when ledger.state = 'delivered' then 'update' else 'create' end as action,
-        case
-            when ledger.state = 'delivered' then ledger.payload || (
-                delivery.payload_for(
-                    desired.product_id, desired.quantity, desired.unit_price, desired.effective_date,
-                    desired.cancelled_date, desired.invoice_description, desired.marker
-                ) - 'effectiveDate'
-            )
-            else delivery.payload_for(
-                desired.product_id, desired.quantity, desired.unit_price, desired.effective_date,
-                desired.cancelled_date, desired.invoice_description, desired.marker
-            )
-        end as payload
-    from billing.desired_addition as desired
-    join scope using (delivery_key)
+        case when ledger.state = 'delivered' then ledger.payload || (fresh.payload - 'effectiveDate') else fresh.payload end
+            as payload
+    from desired
+    cross join lateral (
+        select delivery.payload_for(
+            desired.product_id, desired.quantity, desired.unit_price, desired.effective_date, desired.cancelled_date,
+            desired.invoice_description, desired.marker
+        ) as payload
+    ) as fresh
     left join delivery.addition as ledger using (delivery_key)
     where ledger.state is null or ledger.state in ('delivered', 'refused')
 )
@@ -80,14 +94,15 @@ join mapping.agreement as agreement using (agreement_id)
 cross join this_plan
 order by wanted.agreement_id, wanted.delivery_key;
 
-insert into delivery.plan_item_line (plan_item_id, line_id, cycle_start, cycle_end, amount)
-select item.plan_item_id, decision.line_id, decision.cycle_start, decision.cycle_end, decision.amount
+insert into delivery.plan_item_line (plan_item_id, line_id, content_hash, cycle_start, cycle_end, amount)
+select
+    item.plan_item_id, decision.line_id, line.content_hash, decision.cycle_start, decision.cycle_end, decision.amount
 from delivery.plan_item as item
 join this_plan using (plan_id)
 join billing.line_decision as decision using (delivery_key)
-where
-    decision.outcome = 'deliver'
-    and not exists (select from delivery.addition_line as carried where carried.line_id = decision.line_id);
+join billing.line_in_scope as scope on scope.line_id = decision.line_id
+join billing.invoice_line as line on line.line_id = decision.line_id
+where decision.outcome = 'deliver';
 
 -- Reasons found later that no longer hold: the line is planned again.
 delete from billing.held_reason as known
