@@ -23,6 +23,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import CronDataIntervalTimetable, Param, chain, dag
+from billing_timetable import MonthlyOnDemand
 
 from billing_steps import (
     DEFAULT_ARGS,
@@ -134,11 +135,8 @@ def sync_verified_invoices() -> None:
 @dag(
     dag_id="sync_billing_period",
     dag_display_name="Sync one billing period",
-    schedule=CronDataIntervalTimetable("0 0 1 * *", timezone="UTC"),
-    # A backfill needs a schedule, and a schedule makes runs of its own; after its end date a DAG is never scheduled,
-    # while backfills and runs by hand go on as ever. So unpausing it for a backfill starts nothing else.
-    start_date=datetime(2015, 1, 1, tzinfo=UTC),
-    end_date=datetime(2015, 1, 2, tzinfo=UTC),
+    schedule=MonthlyOnDemand(),
+    start_date=datetime(2020, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=12),

@@ -35,6 +35,7 @@ KINDS = {
     ),
 }
 MAX_ROWS = 200_000
+FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,41 @@ def export_mappings(connection: Connection, kind_name: str) -> pd.DataFrame:
         "note",
         "decided_by",
     ]
-    return pd.DataFrame(rows, columns=columns, dtype="str")
+    frame = pd.DataFrame(rows, columns=columns, dtype="str")
+    typed = [name for name in columns if name not in (kind.source_id, kind.target_id, "state")]
+    frame[typed] = frame[typed].map(_not_a_formula, na_action="ignore")
+    return frame
+
+
+def _not_a_formula(text: str) -> str:
+    """A name or note as a spreadsheet shows it; without the apostrophe it would calculate what a customer typed."""
+    return f"'{text}" if text.startswith(FORMULA_BEGINS) else text
+
+
+def _typed_text(text: str) -> str:
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA_BEGINS) else text
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A CSV file as text columns. Raises ConfigurationError for one that cannot be read or is too large."""
+    """A CSV file as text columns, without empty lines; the index tells the line: line 2 is 0.
+
+    Raises ConfigurationError for a file that cannot be read or is too large.
+    """
     try:
-        frame = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig", nrows=MAX_ROWS + 1)
+        frame = pd.read_csv(
+            path,
+            dtype="str",
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            nrows=MAX_ROWS + 1,
+            skip_blank_lines=False,
+            index_col=False,
+        ).fillna("")
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ConfigurationError(f"{path} cannot be read as CSV: {error}") from None
     if len(frame) > MAX_ROWS:
         raise ConfigurationError(f"{path} has more than {MAX_ROWS:,} rows: split it.")
-    return frame
+    return frame[(frame != "").any(axis="columns")]
 
 
 def read_mapping_file(path: Path, kind_name: str) -> pd.DataFrame:
@@ -102,9 +126,12 @@ def read_mapping_file(path: Path, kind_name: str) -> pd.DataFrame:
         raise ConfigurationError(
             f"{path} lacks the column {' and '.join(missing)}. It has: {', '.join(frame.columns)}."
         )
-    frame = frame.assign(**{name: frame[name].str.strip() if name in frame else "" for name in ("state", "note")})
+    texts = {name: frame[name].str.strip() if name in frame else "" for name in ("state", "note")}
+    ids = {name: frame[name].str.strip() for name in (kind.source_id, kind.target_id)}
+    frame = frame.assign(**texts, **ids)
+    frame["note"] = frame["note"].map(_typed_text)
     problems = []
-    for number, row in enumerate(frame.to_dict("records"), start=2):
+    for number, row in zip(frame.index + 2, frame.to_dict("records"), strict=True):
         if not row[kind.source_id]:
             problems.append(f"line {number}: {kind.source_id} is empty")
         if row[kind.target_id] and not (row[kind.target_id].isdecimal() and len(row[kind.target_id]) < 10):
@@ -143,16 +170,16 @@ def import_mappings(
         unknown = connection.execute(
             sql.SQL(
                 """
-                select format('{source_id} %%s', given.source_id) from given
+                select {source_label} || ' ' || given.source_id from given
                 where not exists (select from mapping.{source_table} as known where known.{source_id} = given.source_id)
                 union all
-                select format('{target_id} %%s', given.target_id) from given
+                select {target_label} || ' ' || given.target_id from given
                 where given.target_id is not null
                     and not exists (
                         select from mapping.{target_table} as known where known.{target_id} = given.target_id
                     )
-                """.replace("%%", "%")
-            ).format(**names)
+                """
+            ).format(**names, source_label=sql.Literal(kind.source_id), target_label=sql.Literal(kind.target_id))
         ).fetchall()
         if unknown:
             raise ConfigurationError(

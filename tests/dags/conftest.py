@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sandbox.server import Sandbox
 
+DEFAULTS: dict[str, Any] = {"billing_periods": [], "organization_ids": [], "dry_run": False}
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -91,6 +92,8 @@ def run_dag(dag_bag: Any, connections: dict[str, str]) -> Callable[..., DagRun]:
             task.retries = 1
             task.retry_delay = timedelta(seconds=0)
             task.max_retry_delay = timedelta(seconds=0)
-        return dag.test(logical_date=started + timedelta(minutes=number), run_conf=params)
+        # `dag.test()` leaves the params of one run in the DAG object for the next; a real run begins with the defaults.
+        defaults = {name: DEFAULTS[name] for name in dag.params if name in DEFAULTS}
+        return dag.test(logical_date=started + timedelta(minutes=number), run_conf={**defaults, **params})
 
     return run

@@ -90,3 +90,22 @@ print("parsed")
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.stdout.strip().endswith("parsed"), done.stdout + done.stderr
+
+
+def test_one_period_is_never_scheduled_but_a_backfill_makes_one_run_per_month(dag_bag: Any) -> None:
+    from datetime import UTC, datetime
+
+    from airflow.serialization.serialized_objects import DagSerialization
+    from airflow.timetables.base import TimeRestriction
+
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(dag_bag.dags["sync_billing_period"]))
+    started = datetime(2020, 1, 1, tzinfo=UTC)
+    restriction = TimeRestriction(earliest=started, latest=None, catchup=False)
+    assert dag.timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction) is None
+
+    months = dag.iter_dagrun_infos_between(datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 9, 1, tzinfo=UTC))
+    assert [(f"{info.data_interval.start:%Y-%m-%d}", f"{info.data_interval.end:%Y-%m-%d}") for info in months] == [
+        ("2026-07-01", "2026-08-01"),
+        ("2026-08-01", "2026-09-01"),
+        ("2026-09-01", "2026-10-01"),
+    ]

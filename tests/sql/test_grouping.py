@@ -159,7 +159,6 @@ def test_a_second_recurring_line_that_arrives_later_is_dated_too(world: World) -
     assert world.connectwise.billed(customer.agreement_id, MAY, month_end(MAY)) == Decimal("40.00")
 
 
-@pytest.mark.xfail(reason="the description is made before grouping: a second line of a cycle lacks its charge period")
 def test_the_charge_period_stands_in_the_description_of_a_second_line_of_a_cycle(world: World) -> None:
     first, second = monthly(MAY), monthly(MAY, charge_type="PurchaseFee")
     world.invoice(world.customer(), first, second)

@@ -69,7 +69,6 @@ def test_each_value_that_matters_is_followed(world: World, change: dict[str, obj
     assert [row[column] for row in lines_of(world, invoice)] == [value]
 
 
-@pytest.mark.xfail(reason="content_hash is made with concat_ws, which leaves nulls out: a value may change its field")
 def test_a_value_that_moves_to_another_field_is_followed(world: World) -> None:
     line = monthly(MAY, quantity=None, unit_price=20, total=Decimal("20.00"))
     invoice = world.invoice(world.customer(), line)
@@ -81,22 +80,46 @@ def test_a_value_that_moves_to_another_field_is_followed(world: World) -> None:
     assert [row["quantity"] for row in lines_of(world, invoice)] == [20]
 
 
-def test_a_line_changed_after_delivery_gets_a_revision_with_the_difference_each_time(world: World) -> None:
+def test_a_line_changed_after_delivery_gets_a_revision_with_the_difference_to_what_appxite_says_now(
+    world: World,
+) -> None:
     line = monthly(MAY)
     invoice = delivered(world, line)
+    seen = []
     for price in ("12", "9.99", "9.99"):
         line.price(price)
         world.decide()
+        seen.append(totals(world, invoice))
 
-    assert totals(world, invoice) == [Decimal("20.00"), Decimal("4.00"), Decimal("-4.02")]
-    assert sum(totals(world, invoice)) == line.total
-    assert world.reasons(line, 2) == world.reasons(line, 3) == {"changed_after_delivery"}
+    assert seen == [[Decimal("20.00"), Decimal(rest)] for rest in ("4.00", "-0.02", "-0.02")]
+    assert world.reasons(line, 2) == {"changed_after_delivery"}
     assert world.items() == []
     assert world.connectwise.only(world.decision(line)["agreement_id"])["extPrice"] == Decimal("20.00")
     assert world.prove() == []
-    assert world.proof(invoice) | {"excluded": 0} == {
+    assert world.proof(invoice) == {
         "source_total": Decimal("19.98"), "delivered": Decimal("20.00"), "held": Decimal("-0.02"), "excluded": 0,
         "awaiting_approval": 0, "in_doubt": 0, "difference": 0,
+    }  # fmt: skip
+
+
+def test_a_difference_that_a_person_dealt_with_stays_when_the_line_changes_again(world: World) -> None:
+    line = monthly(MAY)
+    invoice = delivered(world, line)
+    line.price(12)
+    world.decide()
+    world.insert(
+        "billing.override", line_id=world.line_id(line, 2), decided_by="ann", is_excluded=True, reason="by hand"
+    )
+    line.price("9.99")
+
+    world.decide()
+
+    assert totals(world, invoice) == [Decimal("20.00"), Decimal("4.00"), Decimal("-4.02")]
+    assert [world.outcome(line, revision) for revision in (1, 2, 3)] == ["deliver", "excluded", "held"]
+    assert world.prove() == []
+    assert world.proof(invoice) == {
+        "source_total": Decimal("19.98"), "delivered": Decimal("20.00"), "held": Decimal("-4.02"),
+        "excluded": Decimal("4.00"), "awaiting_approval": 0, "in_doubt": 0, "difference": 0,
     }  # fmt: skip
 
 
@@ -104,12 +127,7 @@ def test_a_line_changed_after_delivery_gets_a_revision_with_the_difference_each_
     "was_planned",
     [
         False,
-        pytest.param(
-            True,
-            marks=pytest.mark.xfail(
-                reason="load_invoices.sql fails as a whole: delivery.plan_item_line refers to the removed line"
-            ),
-        ),
+        True,
     ],
 )
 def test_a_line_removed_before_delivery_is_removed_and_said(world: World, was_planned: bool) -> None:
@@ -138,7 +156,7 @@ def test_a_line_removed_after_delivery_gets_a_revision_that_takes_it_back_once(w
     assert world.value("select count(*) from audit.log_entry where code = 'line_removed_in_appxite'") == 1
     invoice.lines.append(goes)
     world.decide()
-    assert sorted(totals(world, invoice)) == [Decimal("-14.00"), Decimal("14.00"), Decimal("14.00"), Decimal("20.00")]
+    assert sorted(totals(world, invoice)) == [Decimal("14.00"), Decimal("20.00")]
 
 
 def test_loading_again_writes_nothing(world: World) -> None:
@@ -154,6 +172,21 @@ def test_loading_again_writes_nothing(world: World) -> None:
     decide(world.connection, world.run_id)
 
     assert differences_between(before, world.snapshot(without=["plan_item_id"])) == {}
+
+
+@pytest.mark.xfail(
+    reason="load_invoices.sql takes the run's own extract even when a later run has read the period since"
+)
+def test_running_an_older_run_again_does_not_bring_old_values_back(world: World) -> None:
+    line = monthly(MAY)
+    invoice = world.invoice(world.customer(), line)
+    older = world.decide()
+    line.price(12)
+    world.decide()
+
+    decide(world.connection, older)  # its deciding tasks are cleared; its extracts are the old ones
+
+    assert totals(world, invoice) == [Decimal("24.00")]
 
 
 # -- which invoices ---------------------------------------------------------------------------------------------------
@@ -227,7 +260,6 @@ def test_an_invoices_new_currency_or_organization_is_stored(world: World, what: 
     assert world.reasons(line) == set()
 
 
-@pytest.mark.xfail(reason="load_invoices.sql fails as a whole when two periods of a run hold one invoice")
 def test_an_invoice_whose_date_moved_to_the_next_month_between_two_reads_stops_nothing(world: World) -> None:
     customer = world.customer()
     line = monthly(MAY)
@@ -375,7 +407,6 @@ def test_what_is_wrong_with_the_source_is_said_once(world: World) -> None:
     assert sorted(world.prove()) == ["header_unreadable", "row_without_header"]
 
 
-@pytest.mark.xfail(reason="check_source.sql counts vendor invoices: a wrong requester id looks like a clean month")
 def test_a_period_with_vendor_invoices_only_is_said_to_be_empty(world: World) -> None:
     world.invoice(world.customer(), monthly(MAY), provider="somebody else")
 

@@ -155,7 +155,6 @@ def test_values_typed_by_a_person_win_over_rules_and_are_named(world: World) -> 
     }  # fmt: skip
 
 
-@pytest.mark.xfail(reason="apply_rules.sql takes the cycle's end for recurring and late lines, whatever a person typed")
 def test_a_cancelled_date_typed_for_a_recurring_line_wins(world: World) -> None:
     line = monthly(MAY)
     world.invoice(world.customer(), line)

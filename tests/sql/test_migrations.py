@@ -236,7 +236,6 @@ def test_append_only_tables_refuse_changes(audited: World, table: str, statement
     assert audited.value(f"select count(*) from {table}") == rows > 0
 
 
-@pytest.mark.xfail(reason="a row trigger does not see TRUNCATE: add `before truncate ... for each statement`")
 @pytest.mark.parametrize("table", ["audit.change", "audit.log_entry", "delivery.attempt"])
 def test_append_only_tables_refuse_to_be_emptied(audited: World, table: str) -> None:
     with pytest.raises(psycopg.errors.RaiseException):
@@ -386,16 +385,8 @@ def test_the_reporting_views_show_each_line_once_and_its_money(world: World) -> 
 def test_every_reporting_view_is_tested_and_runs_on_nothing(functions: Connection) -> None:
     found = views(functions)
 
-    names = [
-        "addition",
-        "held_by_reason",
-        "held_line",
-        "invoice_line",
-        "invoice_proof",
-        "log_entry",
-        "money_by_customer",
-        "run",
-    ]
+    names = ["addition", "held_by_reason", "held_line", "invoice_line", "invoice_proof", "log_entry"]
+    names += ["money_by_customer", "run"]
     assert found == [f"reporting.{name}" for name in names]
     for view in found:
         assert functions.execute(f"select * from {view}").fetchall() == []  # type: ignore[call-overload]

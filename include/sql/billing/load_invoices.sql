@@ -23,6 +23,16 @@ where
         where setting.setting_key = 'accepted_statuses'
     )
     and (cardinality(run.organization_ids) = 0 or header.consumer_organization_id = any(run.organization_ids))
+    -- An older run that is run again does not bring back what a newer one has read since.
+    and not exists (
+        select from staging.extract as newer
+        join audit.run as newer_run on newer_run.run_id = newer.run_id
+        where
+            newer.feed = feed.feed
+            and newer.billing_period = feed.billing_period
+            and newer.extract_id > feed.extract_id
+            and newer_run.kind <> 'reference'
+    )
 order by header.invoice_id asc, feed.extract_id desc, header.position desc;
 
 create temporary table staged_line on commit drop as
