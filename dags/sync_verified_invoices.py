@@ -23,7 +23,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import CronDataIntervalTimetable, Param, chain, dag
-from billing_timetable import MonthlyOnDemand
 
 from billing_steps import (
     DEFAULT_ARGS,
@@ -45,6 +44,7 @@ from billing_steps import (
     review_held_lines,
     sql_step,
 )
+from billing_timetable import MonthlyOnDemand
 
 PARAMS = {
     "billing_periods": Param(

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 class MonthlyOnDemand(CronDataIntervalTimetable):
     """Calendar months in UTC that the scheduler never runs by itself.
 
-    `airflow backfill create` needs a schedule, and an unpaused DAG with a schedule gets runs of its own: they would come
-    in the way of a backfill (a month that has a run is passed over) and run beside the nightly one. The scheduler asks
-    with catchup off, as the DAG says; a backfill asks with catchup on (DAG.iter_dagrun_infos_between).
+    `airflow backfill create` needs a schedule, and an unpaused DAG with a schedule gets runs of its own: they would
+    come in the way of a backfill (a month that has a run is passed over) and run beside the nightly one. The
+    scheduler asks with catchup off, as the DAG says; a backfill with catchup on (DAG.iter_dagrun_infos_between).
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class MonthlyOnDemand(CronDataIntervalTimetable):
         return {}
 
     @classmethod
-    def deserialize(cls, data: dict[str, str]) -> MonthlyOnDemand:  # type: ignore[override]  # noqa: ARG003
+    def deserialize(cls, data: dict[str, str]) -> MonthlyOnDemand:  # noqa: ARG003
         """As serialize gave it."""
         return cls()
 

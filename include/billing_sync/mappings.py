@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,25 +94,31 @@ def _typed_text(text: str) -> str:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A CSV file as text columns, without empty lines; the index tells the line: line 2 is 0.
+    """A CSV file as text columns, without empty lines; the index tells in which line of the file a row ends.
 
     Raises ConfigurationError for a file that cannot be read or is too large.
     """
+    rows: dict[int, list[str]] = {}
     try:
-        frame = pd.read_csv(
-            path,
-            dtype="str",
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            nrows=MAX_ROWS + 1,
-            skip_blank_lines=False,
-            index_col=False,
-        ).fillna("")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            for row in reader:
+                if any(row):
+                    rows[reader.line_num] = [*row, *[""] * (len(header) - len(row))]
+                if len(rows) > MAX_ROWS:
+                    break
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(f"{path} cannot be read as CSV: {error}") from None
-    if len(frame) > MAX_ROWS:
+    if len(rows) > MAX_ROWS:
         raise ConfigurationError(f"{path} has more than {MAX_ROWS:,} rows: split it.")
-    return frame[(frame != "").any(axis="columns")]
+    if not header or len(set(header)) < len(header):
+        raise ConfigurationError(f"{path} cannot be read as CSV: its first line must name each column once.")
+    wide = [line for line, row in rows.items() if any(row[len(header) :])]
+    if wide:
+        raise ConfigurationError(f"{path}: nothing was imported. Line {wide[0]} has more cells than the first line.")
+    cells = [row[: len(header)] for row in rows.values()]
+    return pd.DataFrame(cells, index=list(rows), columns=header, dtype="str")
 
 
 def read_mapping_file(path: Path, kind_name: str) -> pd.DataFrame:
@@ -131,7 +138,7 @@ def read_mapping_file(path: Path, kind_name: str) -> pd.DataFrame:
     frame = frame.assign(**texts, **ids)
     frame["note"] = frame["note"].map(_typed_text)
     problems = []
-    for number, row in zip(frame.index + 2, frame.to_dict("records"), strict=True):
+    for number, row in zip(frame.index, frame.to_dict("records"), strict=True):
         if not row[kind.source_id]:
             problems.append(f"line {number}: {kind.source_id} is empty")
         if row[kind.target_id] and not (row[kind.target_id].isdecimal() and len(row[kind.target_id]) < 10):

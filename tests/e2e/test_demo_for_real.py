@@ -1,4 +1,4 @@
-"""`make demo` with nothing stood in: a real scheduler runs the real DAGs; then what it left behind is looked through."""
+"""`make demo` with nothing stood in: a real scheduler runs the real DAGs; then what it left behind is searched."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from sandbox.messages import Credentials
 
 from local_stack.ports import free_port
 from local_stack.postgres import Postgres
+from sandbox.messages import Credentials
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 480
@@ -42,7 +41,7 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     state = tmp_path_factory.mktemp("demo") / ".local"
     ports = {name: str(free_port()) for name in ("AIRFLOW_PORT", "POSTGRES_PORT", "SANDBOX_PORT")}
     environment = {**os.environ, **ports, "LOCAL_STATE": str(state)}
@@ -55,7 +54,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         timeout=SECONDS,
         check=False,
     )
-    yield Demo(done.returncode, done.stdout + done.stderr, state)
+    return Demo(done.returncode, done.stdout + done.stderr, state)
 
 
 def test_the_demo_ends_proven(demo: Demo) -> None:

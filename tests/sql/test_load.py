@@ -174,9 +174,6 @@ def test_loading_again_writes_nothing(world: World) -> None:
     assert differences_between(before, world.snapshot(without=["plan_item_id"])) == {}
 
 
-@pytest.mark.xfail(
-    reason="load_invoices.sql takes the run's own extract even when a later run has read the period since"
-)
 def test_running_an_older_run_again_does_not_bring_old_values_back(world: World) -> None:
     line = monthly(MAY)
     invoice = world.invoice(world.customer(), line)

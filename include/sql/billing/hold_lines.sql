@@ -99,7 +99,7 @@ cross join lateral (values
     ('late_line', decision.is_late and setting.late_lines = 'hold',
         format('charge from %s, next invoice date %s', line.charge_start_date, agreement.next_invoice_date)),
     ('negative_amount', decision.amount < 0 and setting.negative_additions = 'hold', decision.amount::text)
-) as reason(reason_code, applies, detail)
+) as reason (reason_code, applies, detail)
 where
     reason.applies
     -- An excluded line needs no reasons to wait.
@@ -143,7 +143,7 @@ using (
                 then format('%s: offer excluded%s', offer_mapping.decided_by, ', ' || offer_mapping.note)
             when line.total_price = 0 and billing.text_setting('zero_amounts') = 'skip' then 'setting zero_amounts: 0.00 is not sent'
         end as excluded_by,
-        exists (select from found_reason where found_reason.line_id = line.line_id) as is_held
+        line.line_id in (select found_reason.line_id from found_reason) as is_held
     from scope_line
     join billing.invoice_line as line on line.line_id = scope_line.line_id
     join billing.invoice as invoice on invoice.invoice_id = line.invoice_id

@@ -52,7 +52,7 @@ select
     format('AppXite has no invoice in %s. If that is unexpected, look at the requester id and at AppXite.', to_char(wanted.period, 'YYYY-MM')),
     jsonb_build_object('billing_period', wanted.period)
 from audit.run
-cross join unnest(run.billing_periods) as wanted(period)
+cross join unnest(run.billing_periods) as wanted (period)
 where
     run.run_id = audit.current_run_id()
     and not exists (

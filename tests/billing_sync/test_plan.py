@@ -1,0 +1,174 @@
+"""Approving: what may be delivered, by whose word, and what people are told about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from pipeline import NOV, OCT, Pipeline, check, recurring
+
+from billing_sync.errors import ConfigurationError, TemporaryError
+from billing_sync.plan import (
+    approve_automatically,
+    approve_plan,
+    plan_of_run,
+    retry_addition,
+    run_of_plan,
+    say_awaiting_approval,
+    shards_to_deliver,
+)
+from billing_sync.run import finish_run
+from conftest import Build, Prepared
+
+MakePipeline = Callable[[Prepared], Pipeline]
+
+
+def waiting_plan(pipeline: Pipeline) -> tuple[int, int]:
+    """A plan that waits for a person: 12.60 for one customer, 1.00 for another."""
+    pipeline.set(automated_daily_sync="off")
+    pipeline.bill(OCT, recurring("a", OCT, 3, "4.20"))
+    pipeline.bill(OCT, recurring("b", OCT, 1, "1.00"), customer=3)
+    return pipeline.plan_night(OCT)
+
+
+@pytest.fixture
+def waiting(stage: Callable[[Build], Prepared], pipeline_of: MakePipeline) -> tuple[Pipeline, int, int]:
+    prepared = stage(waiting_plan)
+    return pipeline_of(prepared), prepared.run_id, prepared.plan_id
+
+
+def state_of(pipeline: Pipeline, plan_id: int) -> tuple[str, str | None]:
+    return pipeline.rows("select state, approved_by from delivery.plan where plan_id = %s", plan_id)[0]  # type: ignore[return-value]
+
+
+def test_a_plan_waits_until_a_person_approves_it(waiting: tuple[Pipeline, int, int]) -> None:
+    pipeline, run_id, plan_id = waiting
+    assert not approve_automatically(pipeline.connection, run_id)
+    counts, proof = pipeline.finish(run_id)
+    assert (counts.writes, proof["awaiting_approval"]) == (0, "13.60")
+    assert state_of(pipeline, plan_id) == ("proposed", None)
+    assert finish_run(pipeline.connection, run_id) == "awaiting_approval"
+
+    approve_plan(pipeline.connection, plan_id, "Anna")
+    approve_plan(pipeline.connection, plan_id, "Bert")  # the first word counts
+    assert state_of(pipeline, plan_id) == ("approved", "Anna")
+    assert approve_automatically(pipeline.connection, run_id)
+    assert run_of_plan(pipeline.connection, plan_id) == run_id
+    assert shards_to_deliver(pipeline.connection, plan_id) == [1, 7]
+    pipeline.finish(run_id)
+    assert state_of(pipeline, plan_id) == ("applied", "Anna")
+    assert shards_to_deliver(pipeline.connection, plan_id) == []
+    approve_plan(pipeline.connection, plan_id, "Anna")
+    assert run_of_plan(pipeline.connection, plan_id) == run_id
+    check(pipeline.sandbox)
+
+
+def test_automatic_approval_says_so(pipeline: Pipeline) -> None:
+    pipeline.bill(OCT, recurring("a", OCT))
+    run_id, plan_id = pipeline.plan_night(OCT)
+    assert state_of(pipeline, plan_id) == ("approved", "Automated Daily Sync")
+    assert approve_automatically(pipeline.connection, run_id)
+
+
+def test_a_dry_run_is_never_applied(pipeline: Pipeline) -> None:
+    pipeline.bill(OCT, recurring("a", OCT))
+    run_id = pipeline.plan("nightly", [OCT], is_dry_run=True)
+    plan_id = plan_of_run(pipeline.connection, run_id)
+    assert not approve_automatically(pipeline.connection, run_id)
+    with pytest.raises(ConfigurationError, match=f"Plan {plan_id} is of a dry run and can never be applied"):
+        approve_plan(pipeline.connection, plan_id, "Anna")
+    with pytest.raises(ConfigurationError, match="is proposed, not approved"):
+        run_of_plan(pipeline.connection, plan_id)
+    assert "Dry run: plan" in say_awaiting_approval(pipeline.connection, run_id)
+    counts, _ = pipeline.finish(run_id)
+    assert (counts.writes, pipeline.sandbox.writes()["received"]) == (0, 0)
+    # And the client of a dry run could not write if anything tried to.
+    with pytest.raises(ConfigurationError, match="not written, since this is a dry run"):
+        pipeline.connectwise(read_only=True).create_addition(1001, {})
+
+
+def test_a_superseded_plan_is_refused(waiting: tuple[Pipeline, int, int]) -> None:
+    pipeline, _, older = waiting
+    _, newer = pipeline.plan_night(OCT)
+    assert state_of(pipeline, older)[0] == "superseded"
+    for refuse in (
+        lambda: approve_plan(pipeline.connection, older, "Anna"),
+        lambda: run_of_plan(pipeline.connection, older),
+    ):
+        with pytest.raises(ConfigurationError, match=f"Plan {older} is superseded"):
+            refuse()
+    approve_plan(pipeline.connection, newer, "Anna")
+
+
+def test_a_dry_run_supersedes_nothing(waiting: tuple[Pipeline, int, int]) -> None:
+    pipeline, _, plan_id = waiting
+    pipeline.plan("nightly", [OCT], is_dry_run=True)
+    approve_plan(pipeline.connection, plan_id, "Anna")
+
+
+def test_a_rejected_plan_is_refused(waiting: tuple[Pipeline, int, int]) -> None:
+    pipeline, run_id, plan_id = waiting
+    pipeline.connection.execute("update delivery.plan set state = 'rejected' where plan_id = %s", [plan_id])
+    with pytest.raises(ConfigurationError, match=f"Plan {plan_id} is rejected: approve the newest plan instead"):
+        approve_plan(pipeline.connection, plan_id, "Anna")
+    assert not approve_automatically(pipeline.connection, run_id)
+
+
+@pytest.mark.parametrize("ask", [lambda c: approve_plan(c, 99, "Anna"), lambda c: run_of_plan(c, 99)])
+def test_an_unknown_plan_is_said(pipeline: Pipeline, ask: Callable[..., object]) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"There is no plan 99\. List them with: python -m billing_sync plan list"
+    ):
+        ask(pipeline.connection)
+
+
+def test_a_run_without_a_plan_says_so(pipeline: Pipeline) -> None:
+    with pytest.raises(ConfigurationError, match="Run 77 has made no plan: run it again from its start"):
+        plan_of_run(pipeline.connection, 77)
+
+
+def test_what_waits_is_said_with_its_money(waiting: tuple[Pipeline, int, int]) -> None:
+    pipeline, run_id, plan_id = waiting
+    message = say_awaiting_approval(pipeline.connection, run_id)
+    assert f"Plan {plan_id} waits for approval: 2 Additions worth 13.60." in message
+    assert f"python -m billing_sync plan approve {plan_id}" in message
+    assert message in pipeline.warnings("INFO")
+
+
+def test_an_empty_plan_has_nothing_to_say(pipeline: Pipeline) -> None:
+    run_id, plan_id = pipeline.plan_night(OCT)
+    assert say_awaiting_approval(pipeline.connection, run_id) == f"Plan {plan_id} has nothing to write."
+
+
+def test_a_plan_that_is_not_finished_stays_approved_and_its_run_failed(pipeline: Pipeline) -> None:
+    pipeline.bill(OCT, recurring("a", OCT))
+    run_id, plan_id = pipeline.plan_night(OCT)
+    pipeline.sandbox.add_fault("status", method="GET", path=r"/agreements/\d+$", params={"status": 500})
+    with pytest.raises(TemporaryError):
+        pipeline.deliver(plan_id)
+    assert finish_run(pipeline.connection, run_id, is_failed=True) == "failed"
+    assert state_of(pipeline, plan_id)[0] == "approved"
+    pipeline.sandbox.clear_faults()
+    pipeline.finish(run_id)
+    assert state_of(pipeline, plan_id)[0] == "applied"
+
+
+def test_what_an_earlier_run_left_open_has_its_shard_delivered(pipeline: Pipeline) -> None:
+    pipeline.bill(OCT, recurring("a", OCT))
+    _, plan_id = pipeline.plan_night(OCT)
+    pipeline.sandbox.add_fault("status", method="PATCH", params={"status": 500})
+    with pytest.raises(TemporaryError):
+        pipeline.deliver(plan_id)
+    pipeline.sandbox.clear_faults()
+    _, empty = pipeline.plan_night(NOV)
+    assert shards_to_deliver(pipeline.connection, empty) == [1]
+
+
+@pytest.mark.parametrize("key", ["nothing", None])
+def test_only_refused_additions_and_conflicts_are_tried_again(pipeline: Pipeline, key: str | None) -> None:
+    pipeline.bill(OCT, recurring("a", OCT))
+    pipeline.night(OCT)
+    key = key or pipeline.value("select delivery_key from delivery.addition")
+    with pytest.raises(ConfigurationError, match=f"There is no Addition '{key}' that was refused or is in conflict"):
+        retry_addition(pipeline.connection, str(key), "Anna")
+    assert pipeline.states() == ["delivered"]
