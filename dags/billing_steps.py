@@ -42,6 +42,7 @@ def sql_step(task_id: str, sql_file: str, doc: str) -> SQLExecuteQueryOperator:
     """A task that runs one file of include/sql for the run, in one transaction."""
     return SQLExecuteQueryOperator(
         task_id=task_id,
+        task_display_name=task_id.replace("_", " ").capitalize(),
         conn_id="billing_db",
         sql=["select set_config('billing.run_id', '{{ ti.xcom_pull(task_ids=\"open_run\") }}', false)", sql_file],
         autocommit=False,
@@ -204,7 +205,7 @@ def extract_connectwise_reference(billing_run_id: int) -> None:
         )
 
 
-@task
+@task(task_display_name="Billing periods")
 def list_periods(billing_run_id: int) -> list[str]:
     """The billing periods whose invoices are to be extracted, as YYYY-MM."""
     from billing_hooks.billing_db import BillingDbHook

@@ -48,16 +48,16 @@ from billing_timetable import MonthlyOnDemand
 
 PARAMS = {
     "billing_periods": Param(
-        [],
-        type="array",
+        None,
+        type=["null", "array"],
         items={"type": "string", "pattern": r"^20\d\d-(0[1-9]|1[0-2])$"},
         maxItems=24,
         title="Billing periods",
         description="Calendar months of the invoice date, one per line, e.g. 2026-05. Empty: the DAG's own choice.",
     ),
     "organization_ids": Param(
-        [],
-        type="array",
+        None,
+        type=["null", "array"],
         items={"type": "string", "minLength": 1, "maxLength": 100},
         maxItems=1000,
         title="Organizations",

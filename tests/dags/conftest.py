@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sandbox.server import Sandbox
 
-DEFAULTS: dict[str, Any] = {"billing_periods": [], "organization_ids": [], "dry_run": False}
+DEFAULTS: dict[str, Any] = {"billing_periods": None, "organization_ids": None, "dry_run": False}
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
