@@ -218,13 +218,15 @@ def main() -> None:
     try:
         app()
     except BillingSyncError as error:
-        console.print(f"[bold red]Error:[/] {error}", soft_wrap=True, highlight=False)
-        raise SystemExit(1) from None
+        _say_error(str(error))
     except psycopg.OperationalError as error:
-        console.print(
-            f"[bold red]Error:[/] the billing database does not answer: {error}", soft_wrap=True, highlight=False
-        )
-        raise SystemExit(1) from None
+        _say_error(f"the billing database does not answer: {error}")
+
+
+def _say_error(text: str) -> None:
+    console.print("Error:", style="bold red", end=" ")
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Any
 
 from billing_sync.connectwise import api_date
@@ -65,7 +65,8 @@ def patch_operations(payload: Mapping[str, Any], before: Mapping[str, Any] | Non
 
 def line_amount(quantity: Decimal, unit_price: Decimal) -> Decimal:
     """What ConnectWise bills: rounded to 2 decimals after multiplying, half away from zero (billing.line_amount)."""
-    return (quantity * unit_price).quantize(Decimal("0.01"), rounding=ROUND_HALF_UP)
+    with localcontext(prec=80):  # the usual 28 digits would round the product of two long numbers before the cent
+        return (quantity * unit_price).quantize(Decimal("0.01"), rounding=ROUND_HALF_UP)
 
 
 def _number(value: Any) -> Decimal | None:

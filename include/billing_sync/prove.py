@@ -23,7 +23,7 @@ def agreements_to_prove(connection: Connection, run_id: int) -> list[int]:
     rows = connection.execute(
         """
         with carrying as (
-            select distinct ledger.agreement_id
+            select ledger.agreement_id
             from audit.run as run
             join billing.invoice as invoice on
                 (cardinality(run.organization_ids) = 0 or invoice.organization_id = any(run.organization_ids))
@@ -51,6 +51,13 @@ def agreements_to_prove(connection: Connection, run_id: int) -> list[int]:
         join mapping.agreement as original using (agreement_id)
         join mapping.agreement as twin using (company_id, agreement_type_id)
         where twin.agreement_status = 'Active' and not twin.is_gone
+        union
+        -- Additions that carry no line (refused or in conflict): they must not bill.
+        select ledger.agreement_id
+        from delivery.addition as ledger
+        where
+            ledger.connectwise_addition_id is not null
+            and not exists (select from delivery.addition_line as carried where carried.delivery_key = ledger.delivery_key)
         order by 1
         """,
         {"run_id": run_id},

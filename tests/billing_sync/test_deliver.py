@@ -39,6 +39,7 @@ from billing_sync import deliver
 from billing_sync.db import connect
 from billing_sync.deliver import Deliverer, DeliveryCounts
 from billing_sync.errors import AuthenticationError, BillingSyncError, ConfigurationError, ProofError, TemporaryError
+from billing_sync.payload import line_amount
 from billing_sync.plan import retry_addition, shards_to_deliver
 from billing_sync.prove import prove
 from conftest import Build, Prepared
@@ -252,6 +253,27 @@ def test_a_custom_field_without_its_id_fails_before_the_first_write(pipeline: Pi
     check(pipeline.sandbox)
 
 
+def test_the_echo_is_rounded_as_the_database_rounds(pipeline: Pipeline) -> None:
+    """One rounding rule, also for numbers with more digits than Python's decimals keep by default."""
+    chance = random.Random(7)
+
+    def number(digits: int, places: int) -> Decimal:
+        return chance.choice([1, -1]) * Decimal(chance.randrange(10**digits)).scaleb(-chance.randrange(places + 1))
+
+    pairs = [(number(chance.randrange(1, 16), 12), number(chance.randrange(1, 10), 6)) for _ in range(2000)]
+    # A product of 29 digits, a hair below half a cent: with 28 digits it would become half a cent, and be rounded up.
+    hair = 4_999_999_999_999_999
+    quantity = hair * pow(999_999, -1, 10**18) % 10**18 + 10**5 * 10**18
+    pairs.append((Decimal(quantity).scaleb(-12), Decimal("0.999999")))
+    found = pipeline.rows(
+        "select billing.line_amount(quantity, price)"
+        " from unnest(%s::numeric[], %s::numeric[]) as pair (quantity, price)",
+        [quantity for quantity, _ in pairs],
+        [price for _, price in pairs],
+    )
+    assert [line_amount(*pair) for pair in pairs] == [row[0] for row in found]
+
+
 # -- resuming ----------------------------------------------------------------------------------------------------------
 
 RESUMES: dict[str, tuple[str, str]] = {  # where the process ended -> the state that the next run finds
@@ -390,7 +412,7 @@ APPLIED = {  # kind and parameters of a fault whose write took effect all the sa
     "invalid_json": {},
 }
 NOT_APPLIED = {"status_500": {"status": 500}, "status_503": {"status": 503}, "status_409": {"status": 409}, "reset": {}}
-HARMLESS = {"slow_body": {"seconds": 0.2}, "delay": {"seconds": 0.1}}
+HARMLESS = {"slow_body": {"seconds": 0.1}, "delay": {"seconds": 0.05}}
 
 
 def fault(pipeline: Pipeline, name: str, where: dict[str, str], params: dict[str, Any], count: int | None = 1) -> None:
@@ -465,9 +487,14 @@ def test_a_post_applied_late_is_inert_and_neutralised(begin: Begin, moment: str)
     check(pipeline.sandbox)
 
 
-@pytest.mark.parametrize("name", [*APPLIED, *NOT_APPLIED, *HARMLESS, "late"])
-@pytest.mark.parametrize("build", [a_line, an_update])
-def test_a_faulty_patch_is_repeated(begin: Begin, name: str, build: Build) -> None:
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        *((a_line, name) for name in (*APPLIED, *NOT_APPLIED, *HARMLESS, "late")),
+        *((an_update, name) for name in ("lost_reply", "status_after_500", "status_500", "late")),
+    ],
+)
+def test_a_faulty_patch_is_repeated(begin: Begin, build: Build, name: str) -> None:
     world = begin(build)
     pipeline = world.pipeline
     fault(pipeline, name, PATCH, {**APPLIED, **NOT_APPLIED, **HARMLESS, "late": {"delay": None}}[name])
@@ -482,7 +509,7 @@ def test_a_faulty_patch_is_repeated(begin: Begin, name: str, build: Build) -> No
 
 
 @pytest.mark.parametrize("where", ["list", "record", "agreement"])
-@pytest.mark.parametrize("name", ["status_500", "reset", "truncated", "slow_body"])
+@pytest.mark.parametrize("name", ["status_500", "reset", "truncated"])
 def test_a_faulty_read_is_repeated_and_an_outage_resumed(begin: Begin, name: str, where: str) -> None:
     path = {"list": LIST, "record": READ, "agreement": {"method": "GET", "path": r"/agreements/\d+$"}}[where]
     world = begin(a_line)
@@ -1061,7 +1088,7 @@ def deliver_twice(pipeline: Pipeline, plan_id: int, shards: list[int]) -> list[s
     return raised
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("has_lock", [True, False])
 def test_two_workers_on_one_plan_never_bill_twice(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, has_lock: bool, seed: int

@@ -185,9 +185,6 @@ def test_what_was_proven_and_then_invoiced_stays_proven_when_the_addition_moves_
     check(delivered.sandbox)
 
 
-@pytest.mark.xfail(
-    reason="group_lines.sql changes an Addition whose invoiced lines were never proven: they stay in doubt for ever"
-)
 def test_an_addition_moves_on_only_after_its_lines_were_proven(pipeline: Pipeline) -> None:
     """October is delivered, its proof fails on an outage, October is invoiced, November has other values."""
     pipeline.bill(OCT, recurring("a", OCT, 3, "4.20"))
@@ -201,9 +198,6 @@ def test_an_addition_moves_on_only_after_its_lines_were_proven(pipeline: Pipelin
     check(pipeline.sandbox)
 
 
-@pytest.mark.xfail(
-    reason="prove_invoices.sql looks at lines, not at billable Additions of ours that carry no line any more"
-)
 def test_an_addition_that_bills_without_a_line_makes_the_proof_red(pipeline: Pipeline) -> None:
     """What ConnectWise stored differs, and it refuses to be set back: it stays billable, with wrong money."""
     pipeline.sandbox.change_settings(unit_price_decimals=2)

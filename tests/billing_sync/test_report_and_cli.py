@@ -153,7 +153,6 @@ def test_mappings_from_the_command_line(pipeline: Pipeline, run: Run, tmp_path: 
         assert (code, "There are no mappings of 'people'" in text) == (1, True)
 
 
-@pytest.mark.xfail(reason="__main__.py prints errors as rich markup: text in brackets is lost, and [/x] is a traceback")
 @pytest.mark.parametrize("state", ["[red]", "[/x]"])
 def test_an_error_shows_brackets_as_they_are(pipeline: Pipeline, run: Run, tmp_path: Path, state: str) -> None:
     path = tmp_path / "m.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,15 @@ from pipeline import OCT, Pipeline, recurring
 from billing_sync.errors import ConfigurationError
 from billing_sync.payload import MarkerCarrier
 from billing_sync.settings import FIXED_ONCE_DELIVERED, PARSERS, all_settings, get_setting, set_setting
+from conftest import Prepared
+
+
+@pytest.fixture(scope="module")
+def shared(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """One database for all tests that only set what nothing depends on."""
+    pipeline = prepared.copy(tmp_path_factory.mktemp("settings"))
+    yield pipeline
+    prepared.discard(pipeline)
 
 
 @pytest.mark.parametrize(
@@ -32,10 +42,10 @@ from billing_sync.settings import FIXED_ONCE_DELIVERED, PARSERS, all_settings, g
         ("staging_retention_days", "1", 1),
     ],
 )
-def test_what_fits_is_stored(pipeline: Pipeline, key: str, text: str, value: Any) -> None:
-    assert set_setting(pipeline.connection, key, text) == value
-    assert get_setting(pipeline.connection, key) == value
-    assert pipeline.rows(
+def test_what_fits_is_stored(shared: Pipeline, key: str, text: str, value: Any) -> None:
+    assert set_setting(shared.connection, key, text) == value
+    assert get_setting(shared.connection, key) == value
+    assert shared.rows(
         "select changed_by, after -> 'value' from audit.change where table_name = 'billing.setting' and row_key = %s"
         " order by change_id desc limit 1",
         key,
@@ -64,18 +74,18 @@ def test_what_fits_is_stored(pipeline: Pipeline, key: str, text: str, value: Any
         ("staging_retention_days", "", "a whole number from 1 to 3650"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_what_would(pipeline: Pipeline, key: str, text: str, wanted: str) -> None:
-    before = get_setting(pipeline.connection, key)
+def test_what_does_not_fit_is_refused_with_what_would(shared: Pipeline, key: str, text: str, wanted: str) -> None:
+    before = get_setting(shared.connection, key)
     with pytest.raises(ConfigurationError) as refusal:
-        set_setting(pipeline.connection, key, text)
+        set_setting(shared.connection, key, text)
     assert f"Setting {key} cannot be {text!r}: it takes {wanted}" in str(refusal.value)
-    assert get_setting(pipeline.connection, key) == before
+    assert get_setting(shared.connection, key) == before
 
 
-def test_an_unknown_setting_is_answered_with_those_there_are(pipeline: Pipeline) -> None:
+def test_an_unknown_setting_is_answered_with_those_there_are(shared: Pipeline) -> None:
     for ask in (
-        lambda: get_setting(pipeline.connection, "colour"),
-        lambda: set_setting(pipeline.connection, "colour", "x"),
+        lambda: get_setting(shared.connection, "colour"),
+        lambda: set_setting(shared.connection, "colour", "x"),
     ):
         with pytest.raises(
             ConfigurationError, match=r"There is no setting 'colour'\. Known settings: accepted_statuses, "
@@ -83,8 +93,8 @@ def test_an_unknown_setting_is_answered_with_those_there_are(pipeline: Pipeline)
             ask()
 
 
-def test_every_stored_setting_has_a_parser_and_a_description(pipeline: Pipeline) -> None:
-    known = all_settings(pipeline.connection)
+def test_every_stored_setting_has_a_parser_and_a_description(shared: Pipeline) -> None:
+    known = all_settings(shared.connection)
     assert [key for key, _, _ in known] == sorted(PARSERS)
     assert all(description for _, _, description in known)
 

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from local_stack.ports import free_port
+from local_stack.ports import free_port, is_free
 from local_stack.postgres import Postgres
 from sandbox.messages import Credentials
 
@@ -40,21 +40,30 @@ class Demo:
             return connection.execute(statement).fetchall()  # type: ignore[call-overload,no-any-return]
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    state = tmp_path_factory.mktemp("demo") / ".local"
-    ports = {name: str(free_port()) for name in ("AIRFLOW_PORT", "POSTGRES_PORT", "SANDBOX_PORT")}
-    environment = {**os.environ, **ports, "LOCAL_STATE": str(state)}
+def run_demo(state: Path, ports: dict[str, int]) -> Demo:
+    """Run the demo to its end and see that it leaves nothing running."""
+    numbers = {name: str(port) for name, port in ports.items()}
     done = subprocess.run(
         [sys.executable, "-m", "local_stack", "demo", "--stay=0"],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, **numbers, "LOCAL_STATE": str(state)},
         capture_output=True,
         text=True,
         timeout=SECONDS,
         check=False,
     )
+    assert [name for name, port in ports.items() if not is_free(port)] == []
     return Demo(done.returncode, done.stdout + done.stderr, state)
+
+
+@pytest.fixture(scope="module")
+def ports() -> dict[str, int]:
+    return {name: free_port() for name in ("AIRFLOW_PORT", "POSTGRES_PORT", "SANDBOX_PORT")}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, ports: dict[str, int]) -> Demo:
+    return run_demo(tmp_path_factory.mktemp("demo") / ".local", ports)
 
 
 def test_the_demo_ends_proven(demo: Demo) -> None:
@@ -99,3 +108,11 @@ def test_no_secret_is_left_behind(demo: Demo) -> None:
     ]
     assert found == []
     assert not any(secret in demo.output for secret in secrets)
+
+
+def test_the_demo_may_be_run_again_and_writes_nothing_more(demo: Demo, ports: dict[str, int]) -> None:
+    [(writes,)] = demo.query("billing", "select count(*) from delivery.attempt")
+    again = run_demo(demo.state, ports)
+    assert again.code == 0, again.output[-4000:]
+    assert "Difference 0.00: every cent of every accepted invoice is accounted for." in again.output
+    assert again.query("billing", "select count(*) from delivery.attempt") == [(writes,)]

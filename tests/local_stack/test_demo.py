@@ -1,8 +1,8 @@
-"""The demo from its command line: real PostgreSQL, real Airflow, stand-ins for the pipeline and the sandbox."""
+"""How a demo is interrupted, stopped and refused: real PostgreSQL and Airflow, stand-ins for the pipeline and the
+sandbox. The demo itself is in tests/e2e."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import psutil
-import psycopg
 import pytest
 
 from local_stack.demo import oldest_month
@@ -61,13 +60,6 @@ class Checkout:
                 continue
         return found + [name for name, port in self.ports.items() if not is_free(port)]
 
-    def calls(self) -> list[str]:
-        """What the stand-ins wrote to the billing database, oldest first."""
-        (home,) = (self.root / ".local").glob("postgres-*")
-        password = json.loads((self.root / ".local" / "secrets.json").read_text())["postgres_password"]
-        with Postgres(home, password=password) as server, psycopg.connect(server.dsn("billing")) as connection:
-            return [words for (words,) in connection.execute("select words from call order by ctid")]
-
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
@@ -80,43 +72,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 )
 def test_the_oldest_month_is_counted_back_over_new_year(last_month: str, months: int, oldest: str) -> None:
     assert oldest_month(last_month, months).strftime("%Y-%m-%d %H:%M %Z") == f"{oldest}-01 00:00 UTC"
-
-
-@pytest.mark.e2e
-@pytest.mark.timeout(420)
-def test_the_demo_runs_every_step_in_order_and_leaves_nothing_running(checkout: Checkout) -> None:
-    code, output = checkout.run("demo", "--stay=0")
-
-    assert code == 0, output
-    assert checkout.left_over() == []
-    last_month = (checkout.root / ".local" / "last-month").read_text()
-    mappings = checkout.root / ".local" / "mappings"
-    calls = checkout.calls()
-    night = calls.pop(8)
-    assert night.startswith("sync_verified_invoices 20")
-    assert [call for call in calls if not call.startswith("sync_billing_period")] == [
-        "migrate",
-        "sync_reference_data none",
-        f"mappings import organizations {mappings / 'organizations.csv'} --approve",
-        f"mappings import offers {mappings / 'offers.csv'} --approve",
-        "settings set default_agreement_type Cloud Subscriptions",
-        "settings set automated_daily_sync on",
-        "sync_verified_invoices none",
-        "report",
-    ]
-    assert f"sync_billing_period {oldest_month(last_month, 3):%Y-%m-%d}" in calls
-    for line in ("count", "2 success", "user admin", "PostgreSQL", "== The result"):
-        assert line in output
-
-
-@pytest.mark.e2e
-@pytest.mark.timeout(300)
-def test_the_demo_may_be_run_again(checkout: Checkout) -> None:
-    code, output = checkout.run("demo", "--stay=0")
-
-    assert code == 0, output
-    assert "migrating Airflow" not in output
-    assert checkout.left_over() == []
 
 
 @pytest.mark.e2e

@@ -59,12 +59,18 @@ founded as (
     window line_group as (partition by subscription_id, agreement_id, group_number order by cycle_start)
 ),
 -- The Addition that ends right before the group begins is prolonged if its values are the same, or may be changed
--- because every cycle it billed is already invoiced.
+-- because every cycle it billed is already invoiced and was proven while it still had those values.
 ledger as (
     select
         addition.*,
-        (select max(carried.cycle_end) from delivery.addition_line as carried where carried.delivery_key = addition.delivery_key) as last_cycle_end
+        carried.last_cycle_end,
+        carried.is_proven
     from delivery.addition as addition
+    cross join lateral (
+        select max(line.cycle_end) as last_cycle_end, bool_and(line.proven_run_id is not null) as is_proven
+        from delivery.addition_line as line
+        where line.delivery_key = addition.delivery_key
+    ) as carried
     where addition.is_persistent and addition.state <> 'refused'
 )
 select
@@ -81,7 +87,7 @@ left join ledger
     and ledger.last_cycle_end + 1 = founded.group_start
     and (ledger.payload -> 'product' ->> 'id')::integer = founded.product_id
     and (
-        ledger.last_cycle_end < founded.next_invoice_date
+        (ledger.last_cycle_end < founded.next_invoice_date and ledger.is_proven)
         or (
             (ledger.payload ->> 'quantity')::numeric = founded.quantity
             and (ledger.payload ->> 'unitPrice')::numeric = founded.unit_price

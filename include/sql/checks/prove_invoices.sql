@@ -132,6 +132,17 @@ select 'in_doubt',
     jsonb_build_object('line_id', line_id, 'delivery_key', delivery_key)
 from carried_line where not is_verified and not is_invoiced_and_proven
 union all
+select 'bills_without_line',
+    format('Agreement %s: Addition %s of ours bills, but carries no line (%s: %s)', observed.agreement_id,
+        observed.addition_id, ledger.state, ledger.problem),
+    jsonb_build_object('agreement_id', observed.agreement_id, 'delivery_key', ledger.delivery_key)
+from observed
+join delivery.addition as ledger
+    on ledger.agreement_id = observed.agreement_id and ledger.connectwise_addition_id = observed.addition_id
+where
+    observed.bill_customer = 'Billable'
+    and not exists (select from delivery.addition_line as carried where carried.delivery_key = ledger.delivery_key)
+union all
 select 'duplicate',
     format('Agreement %s: %s billable Additions carry the marker %s', agreement_id, count(*), marker),
     jsonb_build_object('agreement_id', agreement_id, 'marker', marker)
