@@ -57,7 +57,9 @@ def agreements_to_prove(connection: Connection, run_id: int) -> list[int]:
         from delivery.addition as ledger
         where
             ledger.connectwise_addition_id is not null
-            and not exists (select from delivery.addition_line as carried where carried.delivery_key = ledger.delivery_key)
+            and not exists (
+                select from delivery.addition_line as carried where carried.delivery_key = ledger.delivery_key
+            )
         order by 1
         """,
         {"run_id": run_id},
