@@ -90,12 +90,14 @@ def test_a_change_in_connectwise_makes_the_proof_red(delivered: Pipeline, change
         "select delivered, in_doubt, difference from audit.invoice_proof order by run_id desc, invoice_id limit 2"
     )
     assert proof == [(0, Decimal("12.60"), 0), (Decimal("1.00"), 0, 0)]
-    # It is never mended by itself; a person puts it back, and the next night is green.
-    delivered.sandbox.change_addition(
-        addition["id"], {name: addition[name] for name in change if name not in ("lessIncluded",)} | (
-            {"lessIncluded": 0} if "lessIncluded" in change else {}
-        )
-    )  # fmt: skip
+
+
+def test_it_is_never_mended_by_itself_and_green_when_a_person_puts_it_back(delivered: Pipeline) -> None:
+    addition = ours(delivered)
+    delivered.sandbox.change_addition(addition["id"], {"quantity": 4})
+    tampered(delivered)
+    tampered(delivered)
+    delivered.sandbox.change_addition(addition["id"], {"quantity": 3})
     assert delivered.night(OCT)[1]["delivered"] == "13.60"
     check(delivered.sandbox)
 
@@ -266,7 +268,7 @@ class Story:
                 break
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("mode", ["persistent", "dated"])
 def test_what_is_invoiced_is_what_was_delivered_in_every_order(pipeline: Pipeline, mode: str, seed: int) -> None:
     pipeline.set(recurring_mode=mode)

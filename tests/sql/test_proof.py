@@ -230,9 +230,7 @@ def test_money_that_is_not_accounted_for_is_a_breach(world: World, harm: Callabl
     _, invoice, _ = delivered(world)
     harm(world, invoice)
 
-    (breach,) = world.breaches()
-
-    assert breach["code"] == "difference"
+    assert "difference" in [breach["code"] for breach in world.breaches()]
     assert world.proof(invoice)["difference"] != 0
     check_identity(world)
 
