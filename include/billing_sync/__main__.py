@@ -212,6 +212,18 @@ def retry_addition(
     console.print(f"{delivery_key} was {state}; the next run tries again")
 
 
+@additions_app.command("confirm")
+def confirm_addition(
+    delivery_key: Annotated[str, typer.Argument(help="As `additions list` shows it")], person: Person = ME
+) -> None:
+    """You have seen the Addition in conflict on ConnectWise's invoice: its lines are delivered."""
+    from billing_sync.plan import confirm_addition as confirm
+
+    with _database() as connection:
+        lines = confirm(connection, delivery_key, person)
+    console.print(f"{delivery_key}: {lines} lines are delivered")
+
+
 def main() -> None:
     """Run the command line; errors of ours are one readable line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -17,6 +17,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
+from datetime import date
 from typing import Any
 
 import psycopg
@@ -145,7 +146,7 @@ class Deliverer:
                     self._settle(addition, changed)
                 else:
                     self._advance(addition, standing)
-            self._read_back(agreement_id)
+            self._read_back(agreement_id, agreement)
 
     @contextmanager
     def _lock(self, agreement_id: int) -> Iterator[None]:
@@ -175,7 +176,7 @@ class Deliverer:
             self.counts.skipped += 1
             return
         began = None
-        if not self._is_decided_otherwise(item):
+        if not self._is_decided_otherwise(item) and not self._cycle_is_taken(item):
             # A line stands on one Addition or on none: the table's key decides between two plans.
             with suppress(psycopg.errors.UniqueViolation):
                 began = self._commit_intent(item)
@@ -196,6 +197,24 @@ class Deliverer:
             [item["plan_item_id"], item["delivery_key"]],
         )
         return bool(lines)
+
+    def _cycle_is_taken(self, item: dict[str, Any]) -> bool:
+        """Whether another persistent Addition of the subscription carries one of the item's cycles since the plan."""
+        if not item["is_persistent"]:
+            return False
+        return bool(
+            self._all(
+                """
+                select from delivery.plan_item_line as planned
+                join delivery.addition_line as carried on carried.cycle_start = planned.cycle_start
+                join delivery.addition as other on other.delivery_key = carried.delivery_key
+                where
+                    planned.plan_item_id = %s and other.is_persistent
+                    and other.subscription_id = %s and other.agreement_id = %s
+                """,
+                [item["plan_item_id"], item["subscription_id"], item["agreement_id"]],
+            )
+        )
 
     def _commit_intent(self, item: dict[str, Any]) -> dict[str, Any] | None:
         """Write the ledger row and its lines; None if the ledger moved on since the plan was made.
@@ -268,9 +287,21 @@ class Deliverer:
             select
                 coalesce(sum(planned.amount), 0) as amount,
                 count(*) filter (where line.content_hash <> planned.content_hash) as changed,
-                count(*) filter (where override.is_excluded) as excluded
+                count(*) filter (where override.is_excluded) as excluded,
+                count(*) filter (where exists (
+                    select from audit.change
+                    where change.changed_at > plan.created_at and (change.table_name, change.row_key) in (
+                        ('mapping.organization_mapping', invoice.organization_id),
+                        ('mapping.offer_mapping', line.offer_id),
+                        ('mapping.contract_mapping', coalesce(line.contract_id, invoice.contract_id)),
+                        ('billing.override', line.line_id::text)
+                    )
+                )) as decided_anew
             from delivery.plan_item_line as planned
+            join delivery.plan_item as item using (plan_item_id)
+            join delivery.plan as plan using (plan_id)
             join billing.invoice_line as line using (line_id)
+            join billing.invoice as invoice using (invoice_id)
             left join billing.override as override using (line_id)
             where planned.plan_item_id = %s
             """,
@@ -281,7 +312,13 @@ class Deliverer:
             return f"AppXite removed a line: {found['amount']} of {item['amount']} are left"
         if found["changed"]:
             return f"AppXite changed {found['changed']} of its lines"
-        return f"a person excluded {found['excluded']} of its lines" if found["excluded"] else ""
+        if found["excluded"]:
+            return f"a person excluded {found['excluded']} of its lines"
+        return (
+            f"a person changed mapping or values of {found['decided_anew']} of its lines"
+            if found["decided_anew"]
+            else ""
+        )
 
     def _changed_since_plan(self, item: dict[str, Any], agreement: Record | None) -> str:
         if agreement is None:
@@ -458,10 +495,8 @@ class Deliverer:
             except WriteRefusedError as error:
                 self._attempt(addition, operation, "fail", connectwise_addition_id=addition_id, detail=str(error))
                 self._give_way(error)
-                if operation == "activate" and error.status != 404:
-                    self._refuse(addition, str(error))
-                elif operation in ("activate", "update"):
-                    self._conflict(addition, "refused_by_connectwise", str(error))
+                if operation in ("activate", "update"):
+                    self._judge_refusal(addition, operation, error)
                 return False
             except WriteOutcomeUnknownError as error:
                 self._attempt(addition, operation, "unknown", connectwise_addition_id=addition_id, detail=str(error))
@@ -470,6 +505,23 @@ class Deliverer:
             return True
         self.counts.in_doubt += 1
         raise TemporaryError(f"{addition['delivery_key']}: ConnectWise's answers were lost {PATCH_TRIES} times")
+
+    def _judge_refusal(self, addition: dict[str, Any], operation: str, error: WriteRefusedError) -> None:
+        """A refused activation left the Addition inert, unless it is gone or an earlier try went through unanswered."""
+        if operation == "update":
+            self._conflict(addition, "refused_by_connectwise", str(error))
+            return
+        record = self._connectwise.addition(addition["agreement_id"], addition["connectwise_addition_id"])
+        if record is None:
+            self._conflict(addition, "changed_in_connectwise", "the Addition was deleted in ConnectWise")
+            self._db.execute(  # its id is never used again: tried again, it is created anew
+                "update delivery.addition set connectwise_addition_id = null where delivery_key = %s",
+                [addition["delivery_key"]],
+            )
+        elif record.get("billCustomer") == "Billable":
+            self._conflict(addition, "invoiced_meanwhile", f"it bills already, and ConnectWise says: {error}")
+        else:
+            self._refuse(addition, str(error))
 
     def _give_way(self, error: WriteRefusedError) -> None:
         """Refusals that are not about the line itself end the work instead of holding the line."""
@@ -480,11 +532,23 @@ class Deliverer:
 
     # -- read back -------------------------------------------------------------------------------------------------
 
-    def _read_back(self, agreement_id: int) -> None:
-        """Read the agreement's Additions once, compare each that was written, neutralise what is not a winner."""
+    def _read_back(self, agreement_id: int, agreement: Record | None) -> None:
+        """Read the agreement's Additions once, compare each that was written, neutralise what is not a winner.
+
+        agreement: as it was before anything was written. If somebody ran agreement invoicing since, it cannot be told
+        whether an Addition of the invoiced cycle came in time: neither billing it again nor calling it billed is safe.
+        """
         written = [addition for addition in self._open_additions(agreement_id) if addition["state"] == "active"]
         records = self._list(agreement_id)
+        invoiced_until = self._invoiced_since(agreement_id, agreement) if written else None
         for addition in written:
+            if invoiced_until is not None and self._carries_cycle_before(addition, invoiced_until):
+                self._conflict(
+                    addition,
+                    "invoiced_meanwhile",
+                    f"the next invoice date moved to {invoiced_until} while it was written",
+                )
+                continue
             record = records.get(addition["connectwise_addition_id"])
             found = differences(addition["payload"], record, self._marker) if record else ["it is not listed"]
             if found:  # the list may be stale: ask for the record itself before judging
@@ -511,6 +575,26 @@ class Deliverer:
                 [addition["delivery_key"], addition["payload_hash"]],
             )
         self._neutralise_orphans(agreement_id, records)
+
+    def _invoiced_since(self, agreement_id: int, before: Record | None) -> date | None:
+        """The agreement's next invoice date, if it moved on since `before` was read."""
+        now = self._connectwise.agreement(agreement_id)
+        if before is None or now is None:
+            return None
+        moved_to = api_date(now.get("nextInvoiceDate"))
+        return moved_to if moved_to != api_date(before.get("nextInvoiceDate")) else None
+
+    def _carries_cycle_before(self, addition: dict[str, Any], day: date) -> bool:
+        """Whether this plan put a line of a cycle that begins before a day on the Addition."""
+        return bool(
+            self._all(
+                """
+                select from delivery.addition_line
+                where delivery_key = %s and plan_id = %s and proven_run_id is null and cycle_start < %s
+                """,
+                [addition["delivery_key"], addition["plan_id"], day],
+            )
+        )
 
     def _neutralise_orphans(self, agreement_id: int, records: dict[int, Record]) -> None:
         """Additions with a marker of ours that are not the winner bill nothing already; make their end visible."""

@@ -140,3 +140,50 @@ def retry_addition(connection: Connection, delivery_key: str, person: str) -> st
             delivery_key=delivery_key, was=row[0], problem=row[1],
         )  # fmt: skip
     return str(row[0])
+
+
+def confirm_addition(connection: Connection, delivery_key: str, person: str) -> int:
+    """A person has seen an Addition in conflict on ConnectWise's invoice: its plan's lines are delivered, and proven.
+
+    Returns how many lines. Raises ConfigurationError for an Addition that is not in conflict.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "select state, plan_id from delivery.addition where delivery_key = %s for update", [delivery_key]
+        ).fetchone()
+        if row is None or row[0] != "conflict":
+            raise ConfigurationError(
+                f"There is no Addition {delivery_key!r} in conflict. "
+                "List them with: python -m billing_sync additions list"
+            )
+        confirmed = connection.execute(
+            """
+            insert into delivery.addition_line
+                (line_id, delivery_key, plan_id, cycle_start, cycle_end, amount, proven_run_id)
+            select
+                line.line_id, item.delivery_key, item.plan_id, line.cycle_start, line.cycle_end, line.amount,
+                plan.run_id
+            from delivery.plan_item as item
+            join delivery.plan as plan using (plan_id)
+            join delivery.plan_item_line as line using (plan_item_id)
+            where
+                item.plan_id = %s and item.delivery_key = %s
+                and not exists (select from delivery.addition_line as carried where carried.line_id = line.line_id)
+            returning line_id
+            """,
+            [row[1], delivery_key],
+        ).fetchall()
+        line_ids = [line_id for (line_id,) in confirmed]
+        connection.execute("delete from billing.held_reason where line_id = any(%s)", [line_ids])
+        connection.execute("update billing.line_decision set outcome = 'deliver' where line_id = any(%s)", [line_ids])
+        connection.execute(
+            """
+            update delivery.addition
+            set state = 'delivered', applied_payload = payload, delivered_at = now(), problem = null
+            where delivery_key = %s
+            """,
+            [delivery_key],
+        )
+        message = f"{person} has seen {delivery_key} on ConnectWise's invoice: {len(line_ids)} lines are delivered"
+        log_entry(connection, None, "INFO", "addition_confirmed", message, delivery_key=delivery_key)
+    return len(line_ids)

@@ -522,7 +522,7 @@ def test_correcting_the_invoice_in_appxite_cures_a_change_after_delivery(world: 
 
 DELIVERY = {
     "changed_in_connectwise", "addition_not_settled", "refused_by_connectwise", "agreement_changed", "line_changed",
-    "echo_differs", "changed_after_delivery",
+    "echo_differs", "changed_after_delivery", "invoiced_meanwhile",
 }  # fmt: skip
 
 

@@ -55,10 +55,9 @@ def test_what_a_person_changed_in_an_open_cycle_is_a_breach_and_in_doubt(
     customer, invoice, record = delivered(world)
     world.connectwise.edit(customer.agreement_id, record["id"], **edit)
 
-    (breach,) = world.breaches()
+    (message,) = [breach["message"] for breach in world.breaches() if breach["code"] == "in_doubt"]
 
-    assert breach["code"] == "in_doubt"
-    assert words in breach["message"]
+    assert words in message
     assert world.proof(invoice)["in_doubt"] == Decimal("20.00")
     assert world.proof(invoice)["delivered"] == 0
     check_identity(world)

@@ -21,7 +21,21 @@ with deliverable as (
         decision.cycle_start,
         decision.cycle_end,
         agreement.next_invoice_date,
-        decision.can_be_persistent as is_persistent
+        -- Ranked again over what is seen here: another run may have ranked among other lines.
+        decision.can_be_persistent
+        and not exists (
+            select from delivery.addition as addition
+            join delivery.addition_line as carried using (delivery_key)
+            where
+                addition.subscription_id = line.subscription_id
+                and addition.agreement_id = decision.agreement_id
+                and addition.is_persistent
+                and carried.cycle_start = decision.cycle_start
+        )
+        and row_number() over (
+            partition by line.subscription_id, decision.agreement_id, decision.cycle_start, decision.can_be_persistent
+            order by line.line_id
+        ) = 1 as is_persistent
     from billing.line_in_scope as scope
     join billing.invoice_line as line on line.line_id = scope.line_id
     join billing.line_decision as decision on decision.line_id = line.line_id
@@ -61,7 +75,7 @@ founded as (
 -- The Addition that ends right before the group begins is prolonged if its values are the same, or may be changed
 -- because every cycle it billed is already invoiced and was proven while it still had those values.
 ledger as (
-    select
+    select distinct on (addition.subscription_id, addition.agreement_id, carried.last_cycle_end)
         addition.*,
         carried.last_cycle_end,
         carried.is_proven
@@ -72,6 +86,7 @@ ledger as (
         where line.delivery_key = addition.delivery_key
     ) as carried
     where addition.is_persistent and addition.state <> 'refused'
+    order by addition.subscription_id, addition.agreement_id, carried.last_cycle_end, addition.delivery_key
 )
 select
     founded.line_id,

@@ -43,7 +43,14 @@ cross join lateral (values
             where not invoice.adds_up and sibling.invoice_id = invoice.invoice_id
         ))),
     ('row_unreadable', line.problem is not null or line.total_price is null or line.quantity is null or line.unit_price is null, line.problem),
-    ('changed_after_delivery', line.revision > 1, format('difference %s %s', line.total_price, line.currency)),
+    -- A delivered line that vanished may be one of the invoice's other lines by now, under another id or period.
+    ('changed_after_delivery',
+        line.revision > 1 or exists (
+            select from billing.invoice_line as removed
+            where removed.invoice_id = line.invoice_id and removed.content_hash = 'removed' and removed.total_price <> 0
+        ),
+        case when line.revision > 1 then format('difference %s %s', line.total_price, line.currency)
+            else 'a delivered line of this invoice was removed or replaced in AppXite' end),
     ('currency_differs_from_invoice', line.currency is distinct from invoice.currency, format('line %s, invoice %s', line.currency, invoice.currency)),
     ('organization_unmapped', decision.company_id is null, organization.name),
     ('company_not_usable',

@@ -32,6 +32,8 @@ where
             and newer.billing_period = feed.billing_period
             and newer.extract_id > feed.extract_id
             and newer_run.kind <> 'reference'
+            and not newer_run.is_dry_run
+            and cardinality(newer_run.organization_ids) = 0
     )
 order by header.invoice_id asc, feed.extract_id desc, header.position desc;
 

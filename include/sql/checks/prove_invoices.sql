@@ -80,6 +80,17 @@ update delivery.addition_line as carried set proven_run_id = audit.current_run_i
 from carried_line
 where carried.line_id = carried_line.line_id and carried_line.is_verified and carried.proven_run_id is null;
 
+-- The last proof before the cycle is invoiced counts: what was changed since an earlier one is not proven any more.
+update delivery.addition_line as carried set proven_run_id = null
+from carried_line, delivery.addition as ledger, mapping.agreement as agreement
+where
+    carried.line_id = carried_line.line_id
+    and not carried_line.is_verified
+    and carried.proven_run_id is not null
+    and ledger.delivery_key = carried.delivery_key
+    and agreement.agreement_id = ledger.agreement_id
+    and (agreement.next_invoice_date is null or carried.cycle_end >= agreement.next_invoice_date);
+
 delete from audit.invoice_proof where run_id = audit.current_run_id();
 
 insert into audit.invoice_proof (run_id, invoice_id, currency, source_total, delivered, held, excluded, awaiting_approval,
@@ -142,6 +153,29 @@ join delivery.addition as ledger
 where
     observed.bill_customer = 'Billable'
     and not exists (select from delivery.addition_line as carried where carried.delivery_key = ledger.delivery_key)
+union all
+select 'bills_too_long',
+    format('Agreement %s: Addition %s of ours bills until %s, its last line is of the cycle that ends %s', observed.agreement_id,
+        observed.addition_id, coalesce(observed.cancelled_date::text, 'for ever'), span.last_day),
+    jsonb_build_object('agreement_id', observed.agreement_id, 'delivery_key', ledger.delivery_key)
+from observed
+join delivery.addition as ledger
+    on ledger.agreement_id = observed.agreement_id and ledger.connectwise_addition_id = observed.addition_id
+join mapping.agreement as agreement on agreement.agreement_id = ledger.agreement_id
+cross join lateral (
+    select max(carried.cycle_end) as last_day from delivery.addition_line as carried
+    where carried.delivery_key = ledger.delivery_key
+) as span
+where
+    observed.bill_customer = 'Billable'
+    and coalesce(observed.cancelled_date, 'infinity') > span.last_day
+    and coalesce(observed.cancelled_date, 'infinity') >= coalesce(agreement.next_invoice_date, '-infinity')
+    -- Said already, line by line.
+    and not exists (
+        select from carried_line
+        where carried_line.delivery_key = ledger.delivery_key
+            and not carried_line.is_verified and not carried_line.is_invoiced_and_proven
+    )
 union all
 select 'duplicate',
     format('Agreement %s: %s billable Additions carry the marker %s', agreement_id, count(*), marker),

@@ -139,13 +139,15 @@ insert into billing.held_reason_code (reason_code, title, cure) values
 ('addition_not_settled', 'The subscription''s Addition is in conflict or in doubt', 'Look at the Addition in ConnectWise and mend it, then: python -m billing_sync additions retry KEY.'),
 ('refused_by_connectwise', 'ConnectWise refused the Addition', 'See the detail. It is tried again when anything about it changes, or after: python -m billing_sync additions retry KEY.'),
 ('agreement_changed', 'The agreement changed in ConnectWise between plan and delivery', 'Nothing: the next run decides again.'),
+('invoiced_meanwhile', 'ConnectWise invoiced the agreement while the Addition was being delivered', 'Look at the invoice in ConnectWise. If it has the line: python -m billing_sync additions confirm KEY. If not: additions retry KEY.'),
 ('line_changed', 'The line changed after its plan was approved', 'Nothing: the next run decides again.'),
-('echo_differs', 'ConnectWise stored something else than was sent', 'The Addition was set to Do Not Bill. Compare it in ConnectWise, then: python -m billing_sync additions retry KEY.'),
+('echo_differs', 'ConnectWise stored something else than was sent', 'Compare the Addition in ConnectWise (it was set to Do Not Bill, or back to what it was), then: python -m billing_sync additions retry KEY.'),
 ('changed_in_connectwise', 'Somebody changed or deleted the Addition in ConnectWise', 'Nothing is overwritten. Put the Addition back in ConnectWise, then: python -m billing_sync additions retry KEY; or bill the line by hand and exclude it.');
 
 update billing.held_reason_code set is_found_later = true
 where reason_code in (
-    'addition_not_settled', 'refused_by_connectwise', 'agreement_changed', 'line_changed', 'echo_differs', 'changed_in_connectwise'
+    'addition_not_settled', 'refused_by_connectwise', 'agreement_changed', 'line_changed', 'invoiced_meanwhile',
+    'echo_differs', 'changed_in_connectwise'
 );
 
 create table billing.line_decision (

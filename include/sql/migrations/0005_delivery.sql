@@ -93,12 +93,12 @@ create table delivery.addition_line (
     cycle_start date not null,
     cycle_end date not null,
     amount billing.amount not null,
-    proven_run_id bigint references audit.run
+    proven_run_id bigint references audit.run,
+    unique (delivery_key, cycle_start)
 );
-create index on delivery.addition_line (delivery_key);
 comment on table delivery.addition_line is 'Which Addition carries a line, and in which ConnectWise cycle. A line stands here once or not at all.';
 comment on column delivery.addition_line.amount is 'What ConnectWise bills for the line in that cycle.';
-comment on column delivery.addition_line.proven_run_id is 'The first run whose proof read it back from ConnectWise; needed once its cycle is invoiced and the Addition moves on.';
+comment on column delivery.addition_line.proven_run_id is 'The run whose proof read it back from ConnectWise; taken back by a later proof that finds it changed before its cycle is invoiced. Counts from then on.';
 
 create table delivery.attempt (
     attempt_id bigint generated always as identity primary key,
