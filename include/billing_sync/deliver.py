@@ -170,20 +170,26 @@ class Deliverer:
             self._set_aside_item(item, "skipped", "agreement_changed", changed)
             self.counts.skipped += 1
             return
+        if self._is_decided_otherwise(item) or self._cycle_is_taken(item):
+            self._skip(item)
+            return
         changed_lines = self._lines_changed_since_plan(item)
         if changed_lines:
             self._set_aside_item(item, "skipped", "line_changed", changed_lines)
             self.counts.skipped += 1
             return
         began = None
-        if not self._is_decided_otherwise(item) and not self._cycle_is_taken(item):
-            # A line stands on one Addition or on none: the table's key decides between two plans.
-            with suppress(psycopg.errors.UniqueViolation):
-                began = self._commit_intent(item)
+        # A line stands on one Addition or on none: the table's key decides between two plans.
+        with suppress(psycopg.errors.UniqueViolation):
+            began = self._commit_intent(item)
         if began is None:
-            self._set_item_state(item, "skipped")
-            self.counts.skipped += 1
-            log.info("%s is under way by another plan, or its lines were decided anew", item["delivery_key"])
+            self._skip(item)
+
+    def _skip(self, item: dict[str, Any]) -> None:
+        """Another plan has taken the item's lines, or a newer run decided them anew: nothing is said about the lines."""
+        self._set_item_state(item, "skipped")
+        self.counts.skipped += 1
+        log.info("%s is under way by another plan, or its lines were decided anew", item["delivery_key"])
 
     def _is_decided_otherwise(self, item: dict[str, Any]) -> bool:
         """Whether a run after the plan held or excluded one of its lines, or put it on another Addition."""

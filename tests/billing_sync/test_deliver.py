@@ -808,6 +808,7 @@ def test_two_approved_plans_that_carry_the_same_line_deliver_it_once(
     pipeline.connection.execute("delete from billing.override")
     with monkeypatch.context() as patch:  # as if both had looked at the same moment: then the ledger's key decides
         patch.setattr(Deliverer, "_is_decided_otherwise", lambda *_: False)
+        patch.setattr(Deliverer, "_lines_changed_since_plan", lambda *_: "")
         pipeline.finish(both)
         counts, _ = pipeline.finish(alone)
     assert (counts.skipped, counts.writes) == (2, 0)
@@ -822,9 +823,9 @@ def test_of_two_approved_plans_the_older_one_gives_way(pipeline: Pipeline) -> No
     both, _ = pipeline.plan_night(NOV)
     exclude(pipeline, "charge_start_date = '2026-10-01'")
     alone, _ = pipeline.plan_night(NOV)
-    pipeline.connection.execute("delete from billing.override")
     assert pipeline.finish(both)[0].created == 1
     assert pipeline.finish(alone)[0].created == 1
+    pipeline.connection.execute("delete from billing.override")
     pipeline.night(NOV)
     assert pipeline.outcomes() == {"delivered": Decimal("50.00")}
     check(pipeline.sandbox)
@@ -876,6 +877,17 @@ def test_the_next_month_updates_the_persistent_addition(
     check(pipeline.sandbox)
 
 
+def test_an_end_that_a_person_removed_is_a_breach_until_it_is_put_back(begin: Begin) -> None:
+    world = begin(an_update)
+    pipeline = world.pipeline
+    pipeline.sandbox.change_addition(pipeline.the_addition()["id"], {"cancelledDate": None})
+    with pytest.raises(ProofError, match="bills until for ever"):
+        world.finish()
+    assert "cancelledDate is missing" in pipeline.held()["changed_in_connectwise"]
+    with pytest.raises(ProofError, match="bills until for ever"):
+        pipeline.night(NOV)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -883,7 +895,6 @@ def test_the_next_month_updates_the_persistent_addition(
         ({"quantity": 9}, "quantity is 9 instead of 3"),
         ({"billCustomer": "DoNotBill"}, "billCustomer is DoNotBill instead of Billable"),
         ({"invoiceDescription": "Agreed by phone"}, "invoiceDescription is Agreed by phone"),
-        ({"cancelledDate": None}, "cancelledDate is missing"),
         ({"serialNumber": "S-1"}, "marker is missing"),
     ],
 )
