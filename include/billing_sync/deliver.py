@@ -186,7 +186,7 @@ class Deliverer:
             self._skip(item)
 
     def _skip(self, item: dict[str, Any]) -> None:
-        """Another plan has taken the item's lines, or a newer run decided them anew: nothing is said about the lines."""
+        """Another plan has taken the item's lines, or a newer run decided them anew; that run speaks for them."""
         self._set_item_state(item, "skipped")
         self.counts.skipped += 1
         log.info("%s is under way by another plan, or its lines were decided anew", item["delivery_key"])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import struct
 import sys
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,13 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import psycopg
 import pytest
 
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
 from pipeline import CUSTOMERS, Pipeline
+from prepared import Build, Prepared
 
 from local_stack.postgres import Postgres
 from sandbox.server import Sandbox
@@ -154,43 +152,6 @@ def closed_port() -> int:
 
 
 # -- the whole path (pipeline.py) --------------------------------------------------------------------------------------
-
-
-@dataclass
-class Prepared:
-    """A database and the state of a sandbox that belong together, to be copied; and the run planned in them, if any."""
-
-    postgres: Postgres
-    database: str
-    state: Path
-    run_id: int = 0
-    plan_id: int = 0
-
-    def copy(self, directory: Path) -> Pipeline:
-        """A pipeline of one's own; `discard` it."""
-        name = f"pipeline_{uuid.uuid4().hex[:12]}"
-        with psycopg.connect(self.postgres.dsn(), autocommit=True) as connection:
-            # Copying files would force a checkpoint each time.
-            connection.execute(f"create database {name} template {self.database} strategy wal_log")  # type: ignore[call-overload]
-        sandbox = Sandbox(shutil.copytree(self.state, directory / name))
-        sandbox.start()
-        return Pipeline(self.postgres.dsn(name), sandbox)
-
-    def freeze(self, pipeline: Pipeline, run_id: int = 0, plan_id: int = 0) -> Prepared:
-        """The pipeline as it is now, to be copied; it is not used any more itself."""
-        pipeline.close()
-        pipeline.sandbox.stop()
-        return Prepared(self.postgres, pipeline.database, pipeline.sandbox.store.directory, run_id, plan_id)
-
-    def discard(self, pipeline: Pipeline) -> None:
-        """Remove a copy."""
-        pipeline.close()
-        pipeline.sandbox.stop()
-        self.postgres.drop_database(pipeline.database)
-        shutil.rmtree(pipeline.sandbox.store.directory, ignore_errors=True)
-
-
-Build = Callable[[Pipeline], tuple[int, int]]
 
 
 @pytest.fixture(scope="session")

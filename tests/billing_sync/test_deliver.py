@@ -34,6 +34,7 @@ from pipeline import (
     one_time,
     recurring,
 )
+from prepared import Build, Prepared
 
 from billing_sync import deliver
 from billing_sync.db import connect
@@ -42,7 +43,6 @@ from billing_sync.errors import AuthenticationError, BillingSyncError, Configura
 from billing_sync.payload import line_amount
 from billing_sync.plan import retry_addition, shards_to_deliver
 from billing_sync.prove import prove
-from conftest import Build, Prepared
 
 MakePipeline = Callable[[Prepared], Pipeline]
 

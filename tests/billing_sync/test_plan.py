@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from pipeline import NOV, OCT, Pipeline, check, recurring
+from prepared import Build, Prepared
 
 from billing_sync.errors import ConfigurationError, TemporaryError
 from billing_sync.plan import (
@@ -18,7 +19,6 @@ from billing_sync.plan import (
     shards_to_deliver,
 )
 from billing_sync.run import finish_run
-from conftest import Build, Prepared
 
 MakePipeline = Callable[[Prepared], Pipeline]
 

@@ -21,13 +21,13 @@ from pipeline import (
     one_time,
     recurring,
 )
+from prepared import Build, Prepared
 
 from billing_sync.errors import ConfigurationError, ProofError, TemporaryError
 from billing_sync.plan import plan_of_run
 from billing_sync.prove import agreements_to_prove, prove
 from billing_sync.report import delivered_by_company
 from billing_sync.run import finish_run, last_day_of
-from conftest import Build, Prepared
 
 Stage = Callable[[Build], Prepared]
 MakePipeline = Callable[[Prepared], Pipeline]

@@ -13,12 +13,12 @@ from pathlib import Path
 import psycopg
 import pytest
 from pipeline import OCT, PATCH, Pipeline, invoiced, one_time, recurring
+from prepared import Build, Prepared
 from rich.console import Console
 
 from billing_sync import __main__ as command_line
 from billing_sync.errors import ProofError
 from billing_sync.report import delivered_by_company, print_report
-from conftest import Build, Prepared
 
 Run = Callable[..., tuple[int, str]]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from pipeline import OCT, Pipeline, recurring
+from prepared import Prepared
 
 from billing_sync.errors import ConfigurationError
 from billing_sync.payload import MarkerCarrier
 from billing_sync.settings import FIXED_ONCE_DELIVERED, PARSERS, all_settings, get_setting, set_setting
-from conftest import Prepared
 
 
 @pytest.fixture(scope="module")
