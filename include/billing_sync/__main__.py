@@ -13,6 +13,7 @@ from typing import Annotated
 
 import psycopg
 import typer
+from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 from rich.table import Table
 
@@ -45,6 +46,12 @@ def _dsn() -> str:
         raise ConfigurationError(
             "BILLING_DB_DSN is not set. It is the address of the billing database, e.g. postgresql://user@host/billing"
         )
+    try:
+        conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:  # its text may quote the password
+        raise ConfigurationError(
+            "BILLING_DB_DSN is no address of a database, e.g. postgresql://user@host:5432/billing"
+        ) from None
     return dsn
 
 

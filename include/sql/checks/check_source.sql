@@ -1,5 +1,5 @@
 -- Guarantees: whatever is wrong with what AppXite gave is said in audit.log_entry, once per run: unreadable headers,
--- rows without a header, invoices that do not add up, periods without any invoice. Ends with these findings, one row
+-- rows without a header, invoices that do not add up, statuses not billed, periods without any invoice. Ends with these findings, one row
 -- each. Lines concerned are held by billing/hold_lines.sql; the rest goes on.
 -- May run again: says nothing twice. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
 
@@ -37,6 +37,21 @@ select
 from run_row
 where not exists (select from run_header as header where header.invoice_id = run_row.invoice_id)
 group by run_row.invoice_id, run_row.invoice_number
+union all
+select
+    'WARNING', 'status_not_billed',
+    format('%s invoices (%s %s) are in status %s, which is neither billed nor still to be verified', count(*),
+        sum(header.total_amount), header.currency, header.status),
+    jsonb_build_object('status', header.status)
+from run_header as header
+where
+    header.provider_organization_id = (select run.requester_id from audit.run where run.run_id = audit.current_run_id())
+    and header.status not in ('New', 'New Corrected')
+    and header.status not in (
+        select jsonb_array_elements_text(setting.value) from billing.setting
+        where setting.setting_key = 'accepted_statuses'
+    )
+group by header.status, header.currency
 union all
 select
     'WARNING', 'invoice_does_not_add_up',
