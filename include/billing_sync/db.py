@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,14 @@ def prepare(connection: Connection, *, user: str | None = None) -> None:
         connection.execute("select set_config('billing.user', %s, false)", [user])
 
 
+@contextmanager
+def working_for(connection: Connection, run_id: int) -> Iterator[None]:
+    """A transaction in which audit.current_run_id(), and so each view of "the current run", means this run."""
+    with connection.transaction():
+        connection.execute("select set_config('billing.run_id', %s, true)", [str(run_id)])
+        yield
+
+
 def run_sql_file(connection: Connection, name: str, run_id: int) -> list[dict[str, Any]]:
     """Run one file of include/sql for a run, in one transaction.
 
@@ -50,8 +60,7 @@ def run_sql_file(connection: Connection, name: str, run_id: int) -> list[dict[st
     Returns the rows of the file's last statement, if it gives any, as dictionaries.
     """
     text = (SQL_DIR / name).read_text(encoding="utf-8")
-    with connection.transaction(), connection.cursor() as cursor:
-        cursor.execute("select set_config('billing.run_id', %s, true)", [str(run_id)])
+    with working_for(connection, run_id), connection.cursor() as cursor:
         cursor.execute(text)
         while cursor.nextset():
             pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from billing_sync.db import Connection, run_sql_file
+from billing_sync.db import Connection, run_sql_file, working_for
 from billing_sync.run import log_entry
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,7 @@ def decide(connection: Connection, run_id: int) -> None:
 
 def count_outcomes(connection: Connection, run_id: int) -> dict[str, int]:
     """Lines that the run decides about, by outcome (deliver, held, excluded)."""
-    with connection.transaction():
-        connection.execute("select set_config('billing.run_id', %s, true)", [str(run_id)])
+    with working_for(connection, run_id):
         rows = connection.execute(
             """
             select decision.outcome, count(*)
@@ -54,8 +53,7 @@ def count_outcomes(connection: Connection, run_id: int) -> dict[str, int]:
 
 def say_held_lines(connection: Connection, run_id: int) -> int:
     """Write into the log that people read how many lines are held, why, and the money at risk. Returns the reasons."""
-    with connection.transaction():
-        connection.execute("select set_config('billing.run_id', %s, true)", [str(run_id)])
+    with working_for(connection, run_id):
         rows = connection.execute(
             """
             select held.reason_code, held.reason, held.currency, count(*), sum(held.money_at_risk)

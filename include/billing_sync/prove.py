@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from billing_sync.connectwise import ConnectWise
-from billing_sync.db import Connection, run_sql_file
+from billing_sync.db import Connection, run_sql_file, working_for
 from billing_sync.errors import ProofError
 from billing_sync.extract import extract_additions
 from billing_sync.payload import MarkerCarrier
@@ -20,50 +20,35 @@ def agreements_to_prove(connection: Connection, run_id: int) -> list[int]:
 
     With them the company's other active agreements of the same type: a copied agreement carries copies of Additions.
     """
-    rows = connection.execute(
-        """
-        with carrying as (
-            select ledger.agreement_id
-            from audit.run as run
-            join billing.invoice as invoice on
-                (cardinality(run.organization_ids) = 0 or invoice.organization_id = any(run.organization_ids))
-            join billing.invoice_line as line using (invoice_id)
-            join delivery.addition_line as carried on carried.line_id = line.line_id
-            join delivery.addition as ledger on ledger.delivery_key = carried.delivery_key
-            where
-                run.run_id = %(run_id)s
-                and (
-                    invoice.billing_period = any(run.billing_periods)
-                    or invoice.invoice_id in (
-                        select planned.invoice_id
-                        from delivery.plan as plan
-                        join delivery.plan_item as item using (plan_id)
-                        join delivery.plan_item_line as item_line using (plan_item_id)
-                        join billing.invoice_line as planned using (line_id)
-                        where plan.run_id = run.run_id
-                    )
-                )
-        )
-        select agreement_id from carrying
-        union
-        select twin.agreement_id
-        from carrying
-        join mapping.agreement as original using (agreement_id)
-        join mapping.agreement as twin using (company_id, agreement_type_id)
-        where twin.agreement_status = 'Active' and not twin.is_gone
-        union
-        -- Additions that carry no line (refused or in conflict): they must not bill.
-        select ledger.agreement_id
-        from delivery.addition as ledger
-        where
-            ledger.connectwise_addition_id is not null
-            and not exists (
-                select from delivery.addition_line as carried where carried.delivery_key = ledger.delivery_key
+    with working_for(connection, run_id):
+        rows = connection.execute(
+            """
+            with carrying as (
+                select ledger.agreement_id
+                from billing.invoice_to_prove as invoice
+                join billing.invoice_line as line using (invoice_id)
+                join delivery.addition_line as carried on carried.line_id = line.line_id
+                join delivery.addition as ledger on ledger.delivery_key = carried.delivery_key
             )
-        order by 1
-        """,
-        {"run_id": run_id},
-    ).fetchall()
+            select agreement_id from carrying
+            union
+            select twin.agreement_id
+            from carrying
+            join mapping.agreement as original using (agreement_id)
+            join mapping.agreement as twin using (company_id, agreement_type_id)
+            where twin.agreement_status = 'Active' and not twin.is_gone
+            union
+            -- Additions that carry no line (refused or in conflict): they must not bill.
+            select ledger.agreement_id
+            from delivery.addition as ledger
+            where
+                ledger.connectwise_addition_id is not null
+                and not exists (
+                    select from delivery.addition_line as carried where carried.delivery_key = ledger.delivery_key
+                )
+            order by 1
+            """,
+        ).fetchall()
     return [int(row[0]) for row in rows]
 
 

@@ -5,22 +5,7 @@
 -- May run again: makes the run's proof anew. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
 
 create temporary table proof_invoice on commit drop as
-select invoice.*
-from billing.invoice as invoice
-join audit.run as run on run.run_id = audit.current_run_id()
-where
-    (cardinality(run.organization_ids) = 0 or invoice.organization_id = any(run.organization_ids))
-    and (
-        invoice.billing_period = any(run.billing_periods)
-        or invoice.invoice_id in (
-            select line.invoice_id
-            from delivery.plan as plan
-            join delivery.plan_item as item using (plan_id)
-            join delivery.plan_item_line as item_line using (plan_item_id)
-            join billing.invoice_line as line using (line_id)
-            where plan.run_id = run.run_id
-        )
-    );
+select * from billing.invoice_to_prove;
 
 create temporary table observed on commit drop as
 select staged.*

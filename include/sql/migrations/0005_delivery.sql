@@ -179,3 +179,23 @@ where
     and not exists (select from delivery.addition_line as carried where carried.line_id = line.line_id);
 comment on view billing.line_in_scope is
 'The lines that the current run decides about: not carried by an Addition yet, of its periods and organizations. A nightly run decides about all open lines, so that one cured cause releases every line of it.';
+
+create view billing.invoice_to_prove as
+select invoice.*
+from billing.invoice as invoice
+join audit.run as run on run.run_id = audit.current_run_id()
+where
+    (cardinality(run.organization_ids) = 0 or invoice.organization_id = any(run.organization_ids))
+    and (
+        invoice.billing_period = any(run.billing_periods)
+        or invoice.invoice_id in (
+            select line.invoice_id
+            from delivery.plan as plan
+            join delivery.plan_item as item using (plan_id)
+            join delivery.plan_item_line as item_line using (plan_item_id)
+            join billing.invoice_line as line using (line_id)
+            where plan.run_id = run.run_id
+        )
+    );
+comment on view billing.invoice_to_prove is
+'The invoices that the current run accounts for: of its periods and organizations, and those whose lines its plan touches.';
