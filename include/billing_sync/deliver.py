@@ -212,11 +212,8 @@ class Deliverer:
             self._all(
                 """
                 select from delivery.plan_item_line as planned
-                join delivery.addition_line as carried on carried.cycle_start = planned.cycle_start
-                join delivery.addition as other on other.delivery_key = carried.delivery_key
-                where
-                    planned.plan_item_id = %s and other.is_persistent
-                    and other.subscription_id = %s and other.agreement_id = %s
+                join delivery.persistent_cycle as taken using (cycle_start)
+                where planned.plan_item_id = %s and taken.subscription_id = %s and taken.agreement_id = %s
                 """,
                 [item["plan_item_id"], item["subscription_id"], item["agreement_id"]],
             )

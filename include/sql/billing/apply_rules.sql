@@ -99,13 +99,11 @@ using (
                 and billing.frequency_months(billing_frequency) = cycle_months
                 and typed_effective_date is null and typed_cancelled_date is null
                 and not exists (
-                    select from delivery.addition as addition
-                    join delivery.addition_line as carried using (delivery_key)
+                    select from delivery.persistent_cycle as taken
                     where
-                        addition.subscription_id = in_cycle.subscription_id
-                        and addition.agreement_id = in_cycle.agreement_id
-                        and addition.is_persistent
-                        and carried.cycle_start = in_cycle.cycle_start
+                        taken.subscription_id = in_cycle.subscription_id
+                        and taken.agreement_id = in_cycle.agreement_id
+                        and taken.cycle_start = in_cycle.cycle_start
                 ),
                 false
             ) as may_be_persistent

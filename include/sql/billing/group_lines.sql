@@ -24,13 +24,11 @@ with deliverable as (
         -- Ranked again over what is seen here: another run may have ranked among other lines.
         decision.can_be_persistent
         and not exists (
-            select from delivery.addition as addition
-            join delivery.addition_line as carried using (delivery_key)
+            select from delivery.persistent_cycle as taken
             where
-                addition.subscription_id = line.subscription_id
-                and addition.agreement_id = decision.agreement_id
-                and addition.is_persistent
-                and carried.cycle_start = decision.cycle_start
+                taken.subscription_id = line.subscription_id
+                and taken.agreement_id = decision.agreement_id
+                and taken.cycle_start = decision.cycle_start
         )
         and row_number() over (
             partition by line.subscription_id, decision.agreement_id, decision.cycle_start, decision.can_be_persistent

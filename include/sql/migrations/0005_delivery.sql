@@ -199,3 +199,11 @@ where
     );
 comment on view billing.invoice_to_prove is
 'The invoices that the current run accounts for: of its periods and organizations, and those whose lines its plan touches.';
+
+create view delivery.persistent_cycle as
+select addition.subscription_id, addition.agreement_id, carried.cycle_start
+from delivery.addition as addition
+join delivery.addition_line as carried using (delivery_key)
+where addition.is_persistent;
+comment on view delivery.persistent_cycle is
+'The cycles of a subscription and agreement that a persistent Addition carries: a further line of such a cycle gets its own.';
