@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from typing import Any
@@ -23,24 +23,32 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from billing_sync.claim import Claim, hold_claim
 from billing_sync.connectwise import ConnectWise, Record, api_date
 from billing_sync.db import Connection
 from billing_sync.errors import (
     AuthenticationError,
     BillingSyncError,
     ConfigurationError,
+    InDoubtError,
+    MarkerLostError,
+    PausedError,
     PermanentError,
     TemporaryError,
     WriteOutcomeUnknownError,
     WriteRefusedError,
 )
+from billing_sync.http import TOO_MANY_REQUESTS
+from billing_sync.pauses import pause, require_no_pause
 from billing_sync.payload import MarkerCarrier, differences, inert, patch_operations
+from billing_sync.settings import get_setting
 
 log = logging.getLogger(__name__)
 
-CREATE_TRIES = 2
+CREATE_TRIES = 3
 PATCH_TRIES = 3
 LOCK_WAIT = "60s"
+LEASE_SECONDS = 120.0  # above the longest time between two writes of a worker that lives: a slow list of Additions
 
 
 @dataclass
@@ -72,6 +80,8 @@ class Deliverer:
         self._connectwise = connectwise
         self._plan_id = plan_id
         self._marker = MarkerCarrier.from_settings(connection)
+        self._is_inert = get_setting(connection, "create_mode") == "inert"
+        self._claim: Claim | None = None
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self.counts = DeliveryCounts()
 
@@ -79,8 +89,10 @@ class Deliverer:
         """Deliver what is pending in a shard, and resume what an earlier run left open there.
 
         One agreement's failure does not stop the others. Raises ConfigurationError if the plan is not approved or was
-        tampered with, AuthenticationError at once, TemporaryError at the end if anything should be tried again.
+        tampered with, TemporaryError at the end if anything should be tried again. What concerns all agreements ends
+        the work at once: AuthenticationError, MarkerLostError, and PausedError when everything is paused.
         """
+        require_no_pause(self._db)
         state = self._one("select state from delivery.plan where plan_id = %s", [self._plan_id])
         if state is None or state["state"] not in ("approved", "applied"):
             raise ConfigurationError(
@@ -92,20 +104,25 @@ class Deliverer:
             union
             select agreement_id from delivery.addition
             where delivery.shard_of(agreement_id) = %s and state in ('intended', 'created', 'active', 'updating')
+            union
+            select agreement_id from delivery.orphan
+            where delivery.shard_of(agreement_id) = %s and neutralised_at is null
             order by 1
             """,
-            [self._plan_id, shard, shard],
+            [self._plan_id, shard, shard, shard],
         )
         failures = []
         is_temporary = False
         for number, row in enumerate(agreements, start=1):
             try:
                 self._deliver_agreement(row["agreement_id"])
-            except AuthenticationError:
+            except (AuthenticationError, MarkerLostError, psycopg.OperationalError):
                 raise
-            except BillingSyncError as error:
-                log.warning("agreement %s: %s", row["agreement_id"], error)
-                failures.append(f"agreement {row['agreement_id']}: {error}")
+            except Exception as error:  # whatever is wrong with one agreement, the others do not wait for it
+                if isinstance(error, PausedError) and error.company_id is None:
+                    raise
+                words = self._words(error, f"agreement {row['agreement_id']}")
+                failures.append(f"agreement {row['agreement_id']}: {words}")
                 is_temporary = is_temporary or not isinstance(error, PermanentError)
             if number % 25 == 0 or number == len(agreements):
                 log.info("shard %s: %s of %s agreements, %s", shard, number, len(agreements), self.counts)
@@ -116,50 +133,95 @@ class Deliverer:
             raise ConfigurationError(summary)
         return self.counts
 
+    @staticmethod
+    def _words(error: Exception, place: str) -> str:
+        if isinstance(error, BillingSyncError):
+            log.warning("%s: %s", place, error)
+            return str(error)
+        log.exception("%s: not foreseen", place)
+        return f"{type(error).__name__}, see the log"
+
     # -- one agreement ---------------------------------------------------------------------------------------------
 
     def _deliver_agreement(self, agreement_id: int) -> None:
-        with self._lock(agreement_id):
-            agreement = self._connectwise.agreement(agreement_id)
-            for item in self._all(
-                """
-                select
-                    item.*,
-                    item.payload_hash = encode(sha256(convert_to(item.payload::text, 'UTF8')), 'hex') as is_sealed,
-                    known.currency,
-                    known.billing_cycle_id
-                from delivery.plan_item as item
-                join mapping.agreement as known using (agreement_id)
-                where item.plan_id = %s and item.agreement_id = %s and item.state = 'pending'
-                order by item.plan_item_id
-                """,
-                [self._plan_id, agreement_id],
-            ):
-                self._begin(item, agreement)
-            open_additions = self._open_additions(agreement_id)
-            standing: dict[int, Record] = {}
-            if any(addition["state"] == "updating" for addition in open_additions):
-                standing = self._list(agreement_id)
-            for addition in open_additions:
+        with hold_claim(
+            self._db, agreement_id, self._worker, lease_seconds=LEASE_SECONDS, lock_wait=LOCK_WAIT
+        ) as self._claim:
+            standstill = self._pause_of(agreement_id)
+            if standstill is None:
+                self._deliver_claimed(agreement_id)
+            else:
+                self._stand_still(agreement_id, standstill)
+
+    def _deliver_claimed(self, agreement_id: int) -> None:
+        agreement = self._connectwise.agreement(agreement_id)
+        for item in self._pending_items(agreement_id):
+            self._begin(item, agreement)
+        open_additions = self._open_additions(agreement_id)
+        standing: dict[int, Record] = {}
+        if any(addition["state"] == "updating" for addition in open_additions):
+            standing = self._list(agreement_id)
+        unfinished: list[str] = []
+        for addition in open_additions:
+            with self._one_of_many(addition, unfinished):
                 changed = self._changed_since_plan(addition, agreement)
                 if changed and addition["state"] != "active":
                     self._settle(addition, changed)
                 else:
                     self._advance(addition, standing)
-            self._read_back(agreement_id, agreement)
+        self._read_back(agreement_id, agreement, unfinished)
+        if unfinished:
+            raise TemporaryError("; ".join(unfinished[:3]))
 
     @contextmanager
-    def _lock(self, agreement_id: int) -> Iterator[None]:
-        # For speed and fairness only: correctness does not rest on it.
-        self._db.execute("select set_config('lock_timeout', %s, false)", [LOCK_WAIT])
-        try:
-            self._db.execute("select pg_advisory_lock(hashtext('billing_sync.deliver'), %s)", [agreement_id])
-        except psycopg.errors.LockNotAvailable:
-            raise TemporaryError(f"another worker has been delivering it for {LOCK_WAIT}") from None
+    def _one_of_many(self, addition: dict[str, Any], unfinished: list[str]) -> Iterator[None]:
+        """What is wrong with one Addition does not keep the agreement's others waiting; it is added to `unfinished`."""
         try:
             yield
-        finally:
-            self._db.execute("select pg_advisory_unlock(hashtext('billing_sync.deliver'), %s)", [agreement_id])
+        except (BillingSyncError, psycopg.Error) as error:
+            if not isinstance(error, InDoubtError):
+                raise
+            unfinished.append(str(error))
+        except Exception as error:  # noqa: BLE001  (an answer that nobody thought of)
+            unfinished.append(f"{addition['delivery_key']}: {self._words(error, addition['delivery_key'])}")
+
+    def _pending_items(self, agreement_id: int) -> list[dict[str, Any]]:
+        return self._all(
+            """
+            select
+                item.*,
+                item.payload_hash = encode(sha256(convert_to(item.payload::text, 'UTF8')), 'hex') as is_sealed,
+                known.currency,
+                known.billing_cycle_id
+            from delivery.plan_item as item
+            join mapping.agreement as known using (agreement_id)
+            where item.plan_id = %s and item.agreement_id = %s and item.state = 'pending'
+            order by item.plan_item_id
+            """,
+            [self._plan_id, agreement_id],
+        )
+
+    def _pause_of(self, agreement_id: int) -> dict[str, Any] | None:
+        return self._one(
+            """
+            select pause.* from delivery.pause join mapping.agreement as known using (company_id)
+            where known.agreement_id = %s and pause.ended_at is null
+            """,
+            [agreement_id],
+        )
+
+    def _stand_still(self, agreement_id: int, standstill: dict[str, Any]) -> None:
+        """The customer is paused: what was not sent yet is set aside, what was sent waits as it is."""
+        words = f"by {standstill['paused_by']}: {standstill['reason']}"
+        log.warning("agreement %s: paused %s", agreement_id, words)
+        for item in self._pending_items(agreement_id):
+            self._set_aside_item(item, "skipped", "customer_paused", words)
+            self.counts.skipped += 1
+        for addition in self._open_additions(agreement_id):
+            if addition["state"] == "intended" and not addition["was_attempted"]:
+                self._take_back(addition, "customer_paused", words)
+        if standstill["proof_run_id"] is not None:
+            self._neutralise_orphans(agreement_id, self._list(agreement_id))
 
     def _begin(self, item: dict[str, Any], agreement: Record | None) -> None:
         """Commit the intent, before anything is sent; or set the item aside if the world is not as it was planned."""
@@ -172,6 +234,11 @@ class Deliverer:
             return
         if self._is_decided_otherwise(item) or self._cycle_is_taken(item):
             self._skip(item)
+            return
+        unanswered = self._unanswered_write(item["delivery_key"]) if item["action"] == "update" else None
+        if unanswered:
+            self._set_aside_item(item, "skipped", "addition_not_settled", unanswered)
+            self.counts.skipped += 1
             return
         changed_lines = self._lines_changed_since_plan(item)
         if changed_lines:
@@ -224,7 +291,7 @@ class Deliverer:
 
         Raises UniqueViolation when another plan has put one of the lines on an Addition meanwhile.
         """
-        with self._db.transaction():
+        with self._fenced():
             if item["action"] == "create":
                 # A refused Addition certainly does not bill; it begins anew with the new payload.
                 began = self._one(
@@ -282,6 +349,35 @@ class Deliverer:
                 )
                 self._set_item_state(item, "done")
         return began
+
+    def _unanswered_write(self, delivery_key: str, operation: str | None = None) -> str:
+        """In words, that a write of an Addition got no answer and is too young to be reckoned with no more.
+
+        A late PATCH of old values would undo a newer one, and a late create would stand beside another.
+        """
+        found = self._one(
+            """
+            select
+                operation,
+                to_char(
+                    (attempted_at + billing.text_setting('settle_seconds')::integer * interval '1 second')
+                        at time zone 'UTC',
+                    'YYYY-MM-DD HH24:MI:SS "UTC"'
+                ) as settled_at
+            from delivery.unanswered_write
+            where
+                delivery_key = %(key)s and operation = coalesce(%(operation)s, operation)
+                and attempted_at + billing.text_setting('settle_seconds')::integer * interval '1 second'
+                    > clock_timestamp()
+            order by attempted_at desc limit 1
+            """,
+            {"key": delivery_key, "operation": operation},
+        )
+        return (
+            f"an earlier {found['operation']} got no answer and may be applied until {found['settled_at']}"
+            if found
+            else ""
+        )
 
     def _lines_changed_since_plan(self, item: dict[str, Any]) -> str:
         """In words, what of the plan's lines is not as it was; a line of another plan's Addition is told by its key."""
@@ -384,7 +480,7 @@ class Deliverer:
         """
         is_update = addition["state"] == "updating"
         if addition["state"] == "intended" and not (addition["was_attempted"] and self._adopt(addition)):
-            self._take_back(addition, changed)
+            self._take_back(addition, "agreement_changed", changed)
             return
         record = self._connectwise.addition(addition["agreement_id"], addition["connectwise_addition_id"])
         if record is None:
@@ -394,15 +490,13 @@ class Deliverer:
         elif is_update and (found := differences(addition["applied_payload"], record, self._marker)):
             self._conflict(addition, "changed_in_connectwise", "; ".join(found))
         else:
-            self._take_back(addition, changed)
+            self._take_back(addition, "agreement_changed", changed)
 
-    def _take_back(self, addition: dict[str, Any], changed: str) -> None:
+    def _take_back(self, addition: dict[str, Any], reason_code: str, why: str) -> None:
         """Forget what was intended: an update is undone in the ledger, a new Addition may be planned again as it is."""
         is_update = addition["state"] == "updating"
-        with self._db.transaction():
-            self._free_lines(
-                addition, "delivered" if is_update else "refused", "agreement_changed", changed, item_state="skipped"
-            )
+        with self._fenced():
+            self._free_lines(addition, "delivered" if is_update else "refused", reason_code, why, item_state="skipped")
             self._db.execute(
                 """
                 update delivery.addition set
@@ -418,28 +512,61 @@ class Deliverer:
     # -- create inert, record the winner ---------------------------------------------------------------------------
 
     def _create(self, addition: dict[str, Any]) -> bool:
-        """True when a ConnectWise id is recorded, whoever posted it."""
-        for number in range(CREATE_TRIES):
-            if (addition["was_attempted"] or number) and self._adopt(addition):
+        """True when a ConnectWise id is recorded, whoever posted it; False when ConnectWise refused the Addition."""
+        is_in_doubt = addition["was_attempted"]
+        said = ""
+        for _ in range(CREATE_TRIES):
+            if is_in_doubt and self._adopt(addition):
                 return True
+            if is_in_doubt and not self._is_inert:
+                self._require_settled(addition)
             try:
-                self._attempt(addition, "create", "invoke")
-                record = self._connectwise.create_addition(addition["agreement_id"], inert(addition["payload"]))
+                self._invoke(addition, "create")
+                payload = addition["payload"]
+                record = self._connectwise.create_addition(
+                    addition["agreement_id"], inert(payload) if self._is_inert else payload
+                )
             except WriteRefusedError as error:
                 self._attempt(addition, "create", "fail", detail=str(error))
+                said = str(error)
+                if error.status == TOO_MANY_REQUESTS:
+                    continue  # certainly not applied; the budget of all workers waits as long as ConnectWise asked
                 self._give_way(error)
-                self._refuse(addition, str(error))
+                self._refuse(addition, said)
                 return False
             except WriteOutcomeUnknownError as error:
                 self._attempt(addition, "create", "unknown", detail=str(error))
+                said, is_in_doubt = str(error), True
                 log.warning("%s: not known whether it was created: %s", addition["delivery_key"], error)
                 continue
             self._attempt(addition, "create", "ok", connectwise_addition_id=record["id"])
             self._record_winner(addition, int(record["id"]))
+            self._require_marker(addition, record)
             self.counts.created += 1
             return True
-        self.counts.in_doubt += 1
-        raise TemporaryError(f"{addition['delivery_key']}: ConnectWise's answers were lost {CREATE_TRIES} times")
+        if is_in_doubt and self._adopt(addition):
+            return True
+        self.counts.in_doubt += is_in_doubt
+        raise InDoubtError(f"{addition['delivery_key']}: not created in {CREATE_TRIES} tries. {said}")
+
+    def _require_marker(self, addition: dict[str, Any], record: Record) -> None:
+        """Without its marker an Addition whose answer is lost would never be found again: nothing more is created."""
+        found = self._marker.read(record)
+        if found == addition["marker"]:
+            return
+        reason = (
+            f"ConnectWise stored Addition {record['id']} of agreement {addition['agreement_id']} with marker {found} "
+            f"instead of {addition['marker']}. Check the setting marker_carrier, and what changes that field."
+        )
+        pause(self._db, reason, "delivery")
+        raise MarkerLostError(f"{reason} Delivery is paused; then: python -m billing_sync pauses end")
+
+    def _require_settled(self, addition: dict[str, Any]) -> None:
+        """Where Additions cannot be created inert, none is created again before a late one must have come."""
+        unanswered = self._unanswered_write(addition["delivery_key"], "create")
+        if unanswered:
+            self.counts.in_doubt += 1
+            raise InDoubtError(f"{addition['delivery_key']}: {unanswered}; until then nothing is sent again")
 
     def _adopt(self, addition: dict[str, Any]) -> bool:
         """Look for what an earlier try may have left in ConnectWise: our marker on this agreement, lowest id."""
@@ -455,13 +582,14 @@ class Deliverer:
 
     def _record_winner(self, addition: dict[str, Any], addition_id: int) -> None:
         """Compare-and-set: of all ids that were ever created for a key, exactly one is ever activated."""
-        self._db.execute(
-            """
-            update delivery.addition set connectwise_addition_id = %s, state = 'created'
-            where delivery_key = %s and connectwise_addition_id is null
-            """,
-            [addition_id, addition["delivery_key"]],
-        )
+        with self._fenced():
+            self._db.execute(
+                """
+                update delivery.addition set connectwise_addition_id = %s, state = 'created'
+                where delivery_key = %s and connectwise_addition_id is null
+                """,
+                [addition_id, addition["delivery_key"]],
+            )
         winner = self._one("select * from delivery.addition where delivery_key = %s", [addition["delivery_key"]])
         assert winner is not None
         addition.update(winner)
@@ -491,23 +619,28 @@ class Deliverer:
     def _patch(self, addition: dict[str, Any], operation: str, operations: Sequence[dict[str, Any]]) -> bool:
         """Send an idempotent PATCH until its fate is known. False when ConnectWise refused it (the line is held)."""
         addition_id = addition["connectwise_addition_id"]
+        said = ""
         for _ in range(PATCH_TRIES):
-            self._attempt(addition, operation, "invoke", connectwise_addition_id=addition_id)
+            self._invoke(addition, operation, addition_id)
             try:
                 self._connectwise.patch_addition(addition["agreement_id"], addition_id, operations)
             except WriteRefusedError as error:
                 self._attempt(addition, operation, "fail", connectwise_addition_id=addition_id, detail=str(error))
+                said = str(error)
+                if error.status == TOO_MANY_REQUESTS:
+                    continue
                 self._give_way(error)
                 if operation in ("activate", "update"):
                     self._judge_refusal(addition, operation, error)
                 return False
             except WriteOutcomeUnknownError as error:
                 self._attempt(addition, operation, "unknown", connectwise_addition_id=addition_id, detail=str(error))
+                said = str(error)
                 continue
             self._attempt(addition, operation, "ok", connectwise_addition_id=addition_id)
             return True
         self.counts.in_doubt += 1
-        raise TemporaryError(f"{addition['delivery_key']}: ConnectWise's answers were lost {PATCH_TRIES} times")
+        raise InDoubtError(f"{addition['delivery_key']}: no answer to {PATCH_TRIES} tries to {operation} it. {said}")
 
     def _judge_refusal(self, addition: dict[str, Any], operation: str, error: WriteRefusedError) -> None:
         """A refused activation left the Addition inert, unless it is gone or an earlier try went through unanswered."""
@@ -517,10 +650,11 @@ class Deliverer:
         record = self._connectwise.addition(addition["agreement_id"], addition["connectwise_addition_id"])
         if record is None:
             self._conflict(addition, "changed_in_connectwise", "the Addition was deleted in ConnectWise")
-            self._db.execute(  # its id is never used again: tried again, it is created anew
-                "update delivery.addition set connectwise_addition_id = null where delivery_key = %s",
-                [addition["delivery_key"]],
-            )
+            with self._fenced():  # its id is never used again: tried again, it is created anew
+                self._db.execute(
+                    "update delivery.addition set connectwise_addition_id = null where delivery_key = %s",
+                    [addition["delivery_key"]],
+                )
         elif record.get("billCustomer") == "Billable":
             self._conflict(addition, "invoiced_meanwhile", f"it bills already, and ConnectWise says: {error}")
         else:
@@ -530,45 +664,48 @@ class Deliverer:
         """Refusals that are not about the line itself end the work instead of holding the line."""
         if error.status in (401, 403):
             raise AuthenticationError(str(error)) from None
-        if error.status == 429 or error.status is None:
+        if error.status is None:
             raise TemporaryError(str(error)) from None
 
     # -- read back -------------------------------------------------------------------------------------------------
 
-    def _read_back(self, agreement_id: int, agreement: Record | None) -> None:
+    def _read_back(self, agreement_id: int, agreement: Record | None, unfinished: list[str]) -> None:
         """Read the agreement's Additions once, compare each that was written, neutralise what is not a winner.
 
         agreement: as it was before anything was written. If somebody ran agreement invoicing since, it cannot be told
         whether an Addition of the invoiced cycle came in time: neither billing it again nor calling it billed is safe.
+        unfinished: see _one_of_many.
         """
         written = [addition for addition in self._open_additions(agreement_id) if addition["state"] == "active"]
         records = self._list(agreement_id)
         invoiced_until = self._invoiced_since(agreement_id, agreement) if written else None
         for addition in written:
-            if invoiced_until is not None and self._carries_cycle_before(addition, invoiced_until):
-                self._conflict(
-                    addition,
-                    "invoiced_meanwhile",
-                    f"the next invoice date moved to {invoiced_until} while it was written",
-                )
-                continue
-            record = records.get(addition["connectwise_addition_id"])
-            found = differences(addition["payload"], record, self._marker) if record else ["it is not listed"]
-            if found:  # the list may be stale: ask for the record itself before judging
-                record = self._connectwise.addition(agreement_id, addition["connectwise_addition_id"])
-                found = differences(addition["payload"], record, self._marker) if record else ["it is gone"]
-            if found:
-                back = addition["applied_payload"]
-                if record is not None:
-                    self._patch(
-                        addition,
-                        "deactivate",
-                        [{"op": "replace", "path": "billCustomer", "value": "DoNotBill"}]
-                        if back is None
-                        else patch_operations(back),
-                    )
-                self._conflict(addition, "echo_differs", "; ".join(found))
-                continue
+            with self._one_of_many(addition, unfinished):
+                if invoiced_until is not None and self._carries_cycle_before(addition, invoiced_until):
+                    moved = f"the next invoice date moved to {invoiced_until} while it was written"
+                    self._conflict(addition, "invoiced_meanwhile", moved)
+                else:
+                    self._compare(addition, records)
+        self._neutralise_orphans(agreement_id, records)
+
+    def _compare(self, addition: dict[str, Any], records: dict[int, Record]) -> None:
+        """Delivered, if ConnectWise holds what was sent; else it must not bill so.
+
+        records: the agreement's Additions, as listed after writing.
+        """
+        agreement_id, addition_id = addition["agreement_id"], addition["connectwise_addition_id"]
+        record = records.get(addition_id)
+        found = differences(addition["payload"], record, self._marker) if record else ["it is not listed"]
+        if found:  # the list may be stale: ask for the record itself before judging
+            record = self._connectwise.addition(agreement_id, addition_id)
+            found = differences(addition["payload"], record, self._marker) if record else ["it is gone"]
+        if found:
+            back = addition["applied_payload"]
+            if record is not None:
+                self._patch(addition, "deactivate", self._silence() if back is None else patch_operations(back))
+            self._conflict(addition, "echo_differs", "; ".join(found))
+            return
+        with self._fenced():
             self._db.execute(
                 """
                 update delivery.addition
@@ -577,7 +714,11 @@ class Deliverer:
                 """,
                 [addition["delivery_key"], addition["payload_hash"]],
             )
-        self._neutralise_orphans(agreement_id, records)
+
+    def _silence(self) -> list[dict[str, Any]]:
+        """PATCH operations after which an Addition bills 0.00."""
+        field, value = ("billCustomer", "DoNotBill") if self._is_inert else ("quantity", 0)
+        return [{"op": "replace", "path": field, "value": value}]
 
     def _invoiced_since(self, agreement_id: int, before: Record | None) -> date | None:
         """The agreement's next invoice date, if it moved on since `before` was read."""
@@ -613,15 +754,40 @@ class Deliverer:
             if winner is None or winner["connectwise_addition_id"] == addition_id:
                 continue
             begins, ends = api_date(record.get("effectiveDate")), api_date(record.get("cancelledDate"))
-            if record.get("billCustomer") == "DoNotBill" and begins == ends:
-                continue
-            orphan = {**winner, "connectwise_addition_id": addition_id}
-            operations: list[dict[str, Any]] = [
-                {"op": "replace", "path": "billCustomer", "value": "DoNotBill"},
-                {"op": "replace", "path": "cancelledDate", "value": record.get("effectiveDate")},
-            ]
-            if self._patch(orphan, "neutralise", operations):
+            is_silent = record.get("billCustomer") == "DoNotBill" or record.get("extPrice") == 0
+            self._note_orphan(winner, addition_id)
+            if not is_silent or begins != ends:
+                orphan = {**winner, "connectwise_addition_id": addition_id}
+                operations = [
+                    *self._silence(),
+                    {"op": "replace", "path": "cancelledDate", "value": record.get("effectiveDate")},
+                ]
+                if not self._patch(orphan, "neutralise", operations):
+                    continue
                 self.counts.neutralised += 1
+            self._db.execute(
+                """
+                update delivery.orphan set neutralised_at = now()
+                where agreement_id = %s and connectwise_addition_id = %s and neutralised_at is null
+                """,
+                [agreement_id, addition_id],
+            )
+        self._db.execute(  # a person deleted it
+            """
+            update delivery.orphan set neutralised_at = now()
+            where agreement_id = %s and neutralised_at is null and connectwise_addition_id <> all(%s)
+            """,
+            [agreement_id, list(records)],
+        )
+
+    def _note_orphan(self, winner: dict[str, Any], addition_id: int) -> None:
+        self._db.execute(
+            """
+            insert into delivery.orphan (agreement_id, connectwise_addition_id, delivery_key) values (%s, %s, %s)
+            on conflict (agreement_id, connectwise_addition_id) do nothing
+            """,
+            [winner["agreement_id"], addition_id, winner["delivery_key"]],
+        )
 
     # -- the ledger ------------------------------------------------------------------------------------------------
 
@@ -638,7 +804,7 @@ class Deliverer:
         self, addition: dict[str, Any], state: str, reason_code: str, problem: str, *, item_state: str | None = None
     ) -> None:
         """Hold the lines that this plan added to an Addition; lines delivered before stay with it."""
-        with self._db.transaction():
+        with self._fenced():
             self._set_state(addition, state, problem)
             freed = self._all(
                 """
@@ -654,7 +820,7 @@ class Deliverer:
             )
 
     def _set_aside_item(self, item: dict[str, Any], state: str, reason_code: str, problem: str) -> None:
-        with self._db.transaction():
+        with self._fenced():
             lines = self._all(
                 "select line_id from delivery.plan_item_line where plan_item_id = %s", [item["plan_item_id"]]
             )
@@ -682,11 +848,29 @@ class Deliverer:
         )
 
     def _set_state(self, addition: dict[str, Any], state: str, problem: str | None = None) -> None:
-        self._db.execute(
-            "update delivery.addition set state = %s, problem = %s where delivery_key = %s and payload_hash = %s",
-            [state, problem, addition["delivery_key"], addition["payload_hash"]],
-        )
+        with self._fenced():
+            self._db.execute(
+                "update delivery.addition set state = %s, problem = %s where delivery_key = %s and payload_hash = %s",
+                [state, problem, addition["delivery_key"], addition["payload_hash"]],
+            )
         addition["state"] = state
+
+    def _fenced(self) -> AbstractContextManager[None]:
+        """A transaction of the ledger, only while the agreement is ours."""
+        assert self._claim is not None
+        return self._claim.fenced()
+
+    def _invoke(self, addition: dict[str, Any], operation: str, addition_id: int | None = None) -> None:
+        """To be called right before each write: notes it down, or raises if it must not be sent."""
+        assert self._claim is not None
+        self._claim.invoke(
+            delivery_key=addition["delivery_key"],
+            company_id=addition["company_id"],
+            plan_id=self._plan_id,
+            operation=operation,
+            addition_id=addition_id,
+        )
+        self.counts.writes += 1
 
     def _attempt(
         self,
@@ -697,13 +881,13 @@ class Deliverer:
         connectwise_addition_id: int | None = None,
         detail: str = "",
     ) -> None:
-        if outcome == "invoke":
-            self.counts.writes += 1
+        """Note down what became of a write; also when the agreement is no longer ours."""
+        assert self._claim is not None
         self._db.execute(
             """
             insert into delivery.attempt
-                (delivery_key, plan_id, operation, outcome, connectwise_addition_id, detail, worker)
-            values (%s, %s, %s, %s, %s, %s, %s)
+                (delivery_key, plan_id, operation, outcome, connectwise_addition_id, detail, worker, claim_token)
+            values (%s, %s, %s, %s, %s, %s, %s, %s)
             """,
             [
                 addition["delivery_key"],
@@ -713,16 +897,17 @@ class Deliverer:
                 connectwise_addition_id,
                 detail[:2000],
                 self._worker,
+                self._claim.token,
             ],
         )
 
     def _list(self, agreement_id: int) -> dict[int, Record]:
         return {int(record["id"]): record for page in self._connectwise.additions(agreement_id) for record in page}
 
-    def _all(self, statement: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+    def _all(self, statement: str, values: Sequence[Any] | Mapping[str, Any]) -> list[dict[str, Any]]:
         with self._db.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(statement, values).fetchall()
 
-    def _one(self, statement: str, values: Sequence[Any]) -> dict[str, Any] | None:
+    def _one(self, statement: str, values: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any] | None:
         rows = self._all(statement, values)
         return rows[0] if rows else None

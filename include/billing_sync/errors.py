@@ -4,10 +4,14 @@ BillingSyncError
 ├── PermanentError            running again changes nothing: the task fails at once, a person acts
 │   ├── ConfigurationError    a connection, setting or mapping file is wrong
 │   ├── AuthenticationError   the service refuses our credentials
+│   ├── PausedError           a pause or the deadline forbids writing
+│   ├── MarkerLostError       ConnectWise does not keep our marker: nothing more may be created
 │   ├── SourceDataError       AppXite answered something that cannot be billed from
 │   └── WriteRefusedError     ConnectWise refused a write: it was certainly not applied
 ├── TemporaryError            the same call may go through later: the task is retried with backoff
-│   └── RateLimitedError      429; carries how long to wait
+│   ├── RateLimitedError      429; carries how long to wait
+│   ├── InDoubtError          ConnectWise's answers about one Addition were lost; the others go on
+│   └── OvertakenError        another worker has taken over the agreement
 ├── WriteOutcomeUnknownError  a write was sent and its fate is not known: resumed by marker, never guessed
 └── ProofError                money is not where it should be: the run turns red
 """
@@ -29,6 +33,21 @@ class ConfigurationError(PermanentError):
 
 class AuthenticationError(PermanentError):
     """A service refuses our credentials."""
+
+
+class PausedError(PermanentError):
+    """Nothing may be written now: delivery is paused, or the plan's deadline is over.
+
+    company_id: the customer that is paused; None: nothing at all may be written.
+    """
+
+    def __init__(self, message: str, *, company_id: int | None = None) -> None:
+        super().__init__(message)
+        self.company_id = company_id
+
+
+class MarkerLostError(PermanentError):
+    """ConnectWise stored an Addition without our marker, by which alone it would be found again."""
 
 
 class SourceDataError(PermanentError):
@@ -56,6 +75,14 @@ class RateLimitedError(TemporaryError):
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class InDoubtError(TemporaryError):
+    """It is not known what ConnectWise holds of one Addition; a later try finds out."""
+
+
+class OvertakenError(TemporaryError):
+    """Another worker has taken over the agreement: this one has been silent for longer than its lease."""
 
 
 class WriteOutcomeUnknownError(BillingSyncError):

@@ -164,12 +164,12 @@ def _writable(value: Any) -> Any:
 # -- the transport -----------------------------------------------------------------------------------------------------
 
 OK, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND = 200, 400, 401, 403, 404
-_TOO_MANY = 429
-_AGAIN = frozenset({408, 425, _TOO_MANY})
+TOO_MANY_REQUESTS = 429
+_AGAIN = frozenset({408, 425, TOO_MANY_REQUESTS})
 _REDIRECTS, _CLIENT_ERRORS, _SERVER_ERRORS = 300, 400, 500
 
 # A write answered so was certainly not applied; everything else that is not 2xx is unknown.
-REFUSALS = frozenset({BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, _TOO_MANY})
+REFUSALS = frozenset({BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY_REQUESTS})
 
 
 @dataclass(frozen=True)
@@ -329,7 +329,7 @@ class Transport:
         if isinstance(came, _Failure):
             raise came.error(f"{place}: {came.words} (connection {self.connection}, {self.host}).")
         shown = self._shown(came)
-        if came.status == _TOO_MANY:
+        if came.status == TOO_MANY_REQUESTS:
             seconds = _retry_after(came.headers)
             self._limiter.pause(seconds)
             raise RateLimitedError(
@@ -373,7 +373,7 @@ class Transport:
             if came.sent:
                 raise WriteOutcomeUnknownError(f"{words}. Whether it was applied is not known.")
             raise WriteRefusedError(f"{words}. Nothing was sent.", status=None)
-        if came.status == _TOO_MANY:
+        if came.status == TOO_MANY_REQUESTS:
             self._pause_quietly(_retry_after(came.headers))
         parsed, problem = self._parsed(came)
         shown = self._shown(came)

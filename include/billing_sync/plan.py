@@ -63,6 +63,8 @@ def shards_to_deliver(connection: Connection, plan_id: int) -> list[int]:
         union
         select delivery.shard_of(agreement_id) from delivery.addition
         where state in ('intended', 'created', 'active', 'updating')
+        union
+        select delivery.shard_of(agreement_id) from delivery.orphan where neutralised_at is null
         order by 1
         """,
         [plan_id],

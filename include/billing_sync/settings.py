@@ -71,6 +71,9 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "late_lines": _one_of("next_open_cycle", "hold"),
     "marker_carrier": _one_of("serial_number", "description", "custom_field"),
     "marker_custom_field_id": _whole_number(1, 999_999_999),
+    "create_mode": _one_of("inert", "locked"),
+    "settle_seconds": _whole_number(0, 86_400),
+    "delivery_deadline_hours": _whole_number(1, 168),
     "requests_per_minute": _whole_number(1, 100_000),
     "staging_retention_days": _whole_number(1, 3650),
 }

@@ -44,6 +44,7 @@ SETTINGS = {
     "environment": "tests",
     "default_agreement_type": "Cloud Subscriptions",
     "automated_daily_sync": "on",
+    "settle_seconds": "0",  # a month passes within a test
 }
 # Reads are tried again at once, and an answer that does not come is not waited for long.
 PATIENCE = Limits(connect=5.0, read=5.0, whole=20.0, first_wait=0.0, sleep=lambda _: None)

@@ -35,6 +35,7 @@ left join mapping.organization_mapping as organization_mapping
     on organization_mapping.organization_id = invoice.organization_id
 left join mapping.offer_mapping as offer_mapping on offer_mapping.offer_id = line.offer_id
 left join billing.override as override on override.line_id = line.line_id
+left join delivery.pause as pause on pause.company_id = decision.company_id and pause.ended_at is null
 cross join lateral (values
     ('invoice_does_not_add_up',
         not invoice.adds_up,
@@ -105,6 +106,7 @@ cross join lateral (values
         format('%s x %s should give %s', line.quantity, line.unit_price, line.total_price)),
     ('late_line', decision.is_late and setting.late_lines = 'hold',
         format('charge from %s, next invoice date %s', line.charge_start_date, agreement.next_invoice_date)),
+    ('customer_paused', pause.pause_id is not null, format('by %s since %s: %s', pause.paused_by, to_char(pause.paused_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), pause.reason)),
     ('negative_amount', decision.amount < 0 and setting.negative_additions = 'hold', decision.amount::text)
 ) as reason (reason_code, applies, detail)
 where

@@ -145,5 +145,8 @@ insert into billing.setting (setting_key, value, description) values
 ('late_lines', '"next_open_cycle"', 'next_open_cycle: a charge in a cycle already invoiced is billed in the next open one. hold: it waits for a person.'),
 ('marker_carrier', '"serial_number"', 'Where our marker stands on an Addition: serial_number, description or custom_field.'),
 ('marker_custom_field_id', null, 'Id of the custom field on Additions, when marker_carrier is custom_field.'),
+('create_mode', '"inert"', 'inert: an Addition is created as Do Not Bill and then activated, so a duplicate never bills. locked: for a ConnectWise that refuses that; see docs/delivery.md for what it does not promise.'),
+('settle_seconds', '600', 'How late a request whose answer was lost may still be applied, as far as we reckon with it.'),
+('delivery_deadline_hours', '12', 'How long after its approval a plan may be written. Later it is made anew.'),
 ('requests_per_minute', '600', 'Budget of requests to ConnectWise, shared by all workers. ConnectWise allows about 1,000.'),
 ('staging_retention_days', '14', 'How long extracts stay in schema staging.');

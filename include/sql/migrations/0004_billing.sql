@@ -135,6 +135,7 @@ insert into billing.held_reason_code (reason_code, title, cure) values
 ('dates_missing', 'The charge period is missing or ends before it starts', 'Type the dates for the line.'),
 ('price_not_representable', 'No unit price with the configured decimals gives the line''s total', 'Allow more decimals if your ConnectWise keeps them, or type quantity and unit price.'),
 ('late_line', 'The charge lies in a cycle that ConnectWise has already invoiced', 'Choose a date in an open cycle, or set late_lines to next_open_cycle.'),
+('customer_paused', 'Delivery to the customer is paused', 'See the detail for who paused it and why. When that is mended: python -m billing_sync pauses end --company ID.'),
 ('negative_amount', 'A credit, and negative Additions are set to be held', 'Set negative_additions to send, or bill it by hand and exclude it.'),
 ('addition_not_settled', 'The subscription''s Addition is in conflict or in doubt', 'Look at the Addition in ConnectWise and mend it, then: python -m billing_sync additions retry KEY.'),
 ('refused_by_connectwise', 'ConnectWise refused the Addition', 'See the detail. It is tried again when anything about it changes, or after: python -m billing_sync additions retry KEY.'),

@@ -109,15 +109,55 @@ create table delivery.attempt (
     connectwise_addition_id integer,
     detail text not null default '',
     worker text not null,
+    claim_token bigint,
     attempted_at timestamptz not null default clock_timestamp()
 );
 create index on delivery.attempt (delivery_key);
 create index on delivery.attempt (plan_id);
 comment on table delivery.attempt is 'Append-only: invoke before each write is sent, then ok, fail (certainly not applied) or unknown.';
+comment on column delivery.attempt.claim_token is 'The claim under which it was sent: two workers of one agreement have different ones.';
 create trigger append_only before update or delete on delivery.attempt
     for each row execute function audit.refuse_change();
 create trigger never_emptied before truncate on delivery.attempt
     for each statement execute function audit.refuse_change();
+
+create table delivery.claim (
+    agreement_id integer primary key references mapping.agreement,
+    token bigint not null,
+    worker text not null,
+    renewed_at timestamptz not null
+);
+comment on table delivery.claim is 'Who delivers an agreement now. A worker whose token is no longer the current one (it was frozen, and another took over) writes nothing any more.';
+comment on column delivery.claim.token is 'Fencing token: grows with each taking.';
+comment on column delivery.claim.renewed_at is 'Set before each write. A claim that is not renewed for the length of a lease can be taken over, even if its worker still lives.';
+
+create table delivery.pause (
+    pause_id bigint generated always as identity primary key,
+    company_id integer references mapping.company,
+    reason text not null check (reason <> ''),
+    paused_by text not null,
+    paused_at timestamptz not null default now(),
+    proof_run_id bigint references audit.run,
+    ended_by text,
+    ended_at timestamptz,
+    check ((ended_by is null) = (ended_at is null))
+);
+create unique index on delivery.pause (coalesce(company_id, 0)) where ended_at is null;
+create trigger history after insert or update or delete on delivery.pause
+    for each row execute function audit.record_change('pause_id');
+comment on table delivery.pause is 'Nothing is written to ConnectWise while a pause lasts. It is looked at before each single write.';
+comment on column delivery.pause.company_id is 'Null: everything is paused.';
+comment on column delivery.pause.proof_run_id is 'The run whose proof found a breach and parked the customer; a later proof that finds it mended ends the pause. Null: a person, or delivery itself.';
+
+create table delivery.orphan (
+    agreement_id integer not null references mapping.agreement,
+    connectwise_addition_id integer not null,
+    delivery_key text not null references delivery.addition,
+    found_at timestamptz not null default now(),
+    neutralised_at timestamptz,
+    primary key (agreement_id, connectwise_addition_id)
+);
+comment on table delivery.orphan is 'Additions that carry our marker without being the recorded one: a create whose answer was lost. They never bill; neutralised, they end on the day they begin.';
 
 create table audit.invoice_proof (
     run_id bigint not null references audit.run,
@@ -207,3 +247,15 @@ join delivery.addition_line as carried using (delivery_key)
 where addition.is_persistent;
 comment on view delivery.persistent_cycle is
 'The cycles of a subscription and agreement that a persistent Addition carries: a further line of such a cycle gets its own.';
+
+create view delivery.unanswered_write as
+select *
+from (
+    select
+        attempt.*,
+        lead(outcome) over (partition by delivery_key, worker, claim_token order by attempt_id) as answer
+    from delivery.attempt as attempt
+) as followed
+where outcome = 'invoke' and coalesce(answer, 'unknown') not in ('ok', 'fail');
+comment on view delivery.unanswered_write is
+'Writes that were sent without ever getting an answer: they may have been applied, or be applied yet.';

@@ -1,0 +1,70 @@
+"""Pauses: the stop button, for everything or for one customer. Each write looks at them before it is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billing_sync.claim import paused
+from billing_sync.db import Connection
+from billing_sync.errors import ConfigurationError
+
+
+def pause(connection: Connection, reason: str, person: str, company_id: int | None = None) -> bool:
+    """Pause delivery to one company, or all of it (None). False if that is paused already.
+
+    Raises ConfigurationError for a company that is not known, or without a reason.
+    """
+    if not reason.strip():
+        raise ConfigurationError("Say why: --reason")
+    if company_id is not None:
+        known = connection.execute("select from mapping.company where company_id = %s", [company_id]).fetchone()
+        if known is None:
+            raise ConfigurationError(
+                f"There is no company {company_id}. Its id stands in ConnectWise and in mapping.company."
+            )
+    row = connection.execute(
+        """
+        insert into delivery.pause (company_id, reason, paused_by) values (%s, %s, %s)
+        on conflict ((coalesce(company_id, 0))) where ended_at is null do nothing
+        returning pause_id
+        """,
+        [company_id, reason.strip()[:1000], person],
+    ).fetchone()
+    return row is not None
+
+
+def end_pause(connection: Connection, person: str, company_id: int | None = None) -> None:
+    """End a pause. Raises ConfigurationError if there is none."""
+    row = connection.execute(
+        """
+        update delivery.pause set ended_by = %s, ended_at = now()
+        where ended_at is null and company_id is not distinct from %s
+        returning pause_id
+        """,
+        [person, company_id],
+    ).fetchone()
+    if row is None:
+        whom = "everything" if company_id is None else f"company {company_id}"
+        raise ConfigurationError(f"There is no pause of {whom}. List them with: python -m billing_sync pauses list")
+
+
+def active_pauses(connection: Connection) -> list[dict[str, Any]]:
+    """company_id (None: everything), company_name, reason, paused_by, paused_at; of all pauses that last."""
+    rows = connection.execute(
+        """
+        select pause.company_id, company.name, pause.reason, pause.paused_by, pause.paused_at
+        from delivery.pause left join mapping.company using (company_id)
+        where pause.ended_at is null order by pause.company_id nulls first
+        """
+    )
+    names = ("company_id", "company_name", "reason", "paused_by", "paused_at")
+    return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+
+
+def require_no_pause(connection: Connection) -> None:
+    """Raises PausedError if everything is paused."""
+    row = connection.execute(
+        "select paused_by || ': ' || reason from delivery.pause where ended_at is null and company_id is null"
+    ).fetchone()
+    if row is not None:
+        raise paused(str(row[0]), None)
