@@ -544,10 +544,12 @@ class Deliverer:
             self._require_marker(addition, record)
             self.counts.created += 1
             return True
-        if is_in_doubt and self._adopt(addition):
+        if not is_in_doubt:
+            raise TemporaryError(said)
+        if self._adopt(addition):
             return True
-        self.counts.in_doubt += is_in_doubt
-        raise InDoubtError(f"{addition['delivery_key']}: not created in {CREATE_TRIES} tries. {said}")
+        self.counts.in_doubt += 1
+        raise InDoubtError(f"{addition['delivery_key']}: no answer to {CREATE_TRIES} tries to create it. {said}")
 
     def _require_marker(self, addition: dict[str, Any], record: Record) -> None:
         """Without its marker an Addition whose answer is lost would never be found again: nothing more is created."""
@@ -619,7 +621,7 @@ class Deliverer:
     def _patch(self, addition: dict[str, Any], operation: str, operations: Sequence[dict[str, Any]]) -> bool:
         """Send an idempotent PATCH until its fate is known. False when ConnectWise refused it (the line is held)."""
         addition_id = addition["connectwise_addition_id"]
-        said = ""
+        said, is_in_doubt = "", False
         for _ in range(PATCH_TRIES):
             self._invoke(addition, operation, addition_id)
             try:
@@ -635,10 +637,12 @@ class Deliverer:
                 return False
             except WriteOutcomeUnknownError as error:
                 self._attempt(addition, operation, "unknown", connectwise_addition_id=addition_id, detail=str(error))
-                said = str(error)
+                said, is_in_doubt = str(error), True
                 continue
             self._attempt(addition, operation, "ok", connectwise_addition_id=addition_id)
             return True
+        if not is_in_doubt:
+            raise TemporaryError(said)
         self.counts.in_doubt += 1
         raise InDoubtError(f"{addition['delivery_key']}: no answer to {PATCH_TRIES} tries to {operation} it. {said}")
 
