@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
-from pipeline import NOV, OCT, PATCH, POST, Pipeline, check, one_time, recurring
+from pipeline import NOV, OCT, PATCH, PATIENCE, POST, Pipeline, check, one_time, recurring
 
 from billing_sync import deliver
 from billing_sync.claim import hold_claim
@@ -23,6 +25,7 @@ from billing_sync.errors import (
     PausedError,
     ProofError,
     TemporaryError,
+    WriteRefusedError,
 )
 from billing_sync.pauses import active_pauses, end_pause, pause
 from billing_sync.plan import retry_addition
@@ -47,11 +50,11 @@ def test_a_worker_that_was_taken_over_writes_nothing_more(pipeline: Pipeline, mo
     client = pipeline.connectwise()
     patch = client.patch_addition
 
-    def sleepy(*given: Any) -> Any:
+    def sleepy(*given: Any, **other: Any) -> Any:
         if not frozen.is_set():
             frozen.set()
             thawed.wait(60)
-        return patch(*given)
+        return patch(*given, **other)
 
     monkeypatch.setattr(client, "patch_addition", sleepy)
     raised: list[Exception] = []
@@ -71,8 +74,7 @@ def test_a_worker_that_was_taken_over_writes_nothing_more(pipeline: Pipeline, mo
     thawed.set()
     worker.join(60)
     assert "another worker has taken over agreement 1001" in str(raised)
-    # The one write that was on its way when it fell asleep repeats an activation; no other one follows.
-    assert pipeline.sandbox.writes()["received"] == before + 1
+    assert pipeline.sandbox.writes()["received"] == before
     pipeline.finish(run_id)
     assert pipeline.states() == ["delivered"] * 3
     check(pipeline.sandbox)
@@ -125,6 +127,36 @@ def test_a_worker_frozen_within_a_transaction_does_not_block_the_agreement_for_e
             assert tries < 50
         with pytest.raises(psycopg.Error, match="idle-in-transaction"):
             one.execute("select 1")
+
+
+def test_a_write_noted_down_long_ago_is_not_sent_any_more(pipeline: Pipeline) -> None:
+    """Frozen between the two, it would come when the settle time has passed and others reckon with it no more."""
+    client = pipeline.connectwise(limits=replace(PATIENCE, noted=0.1))
+    with pytest.raises(WriteRefusedError, match="this process stood still for"):
+        client.create_addition(1001, {}, note=lambda: time.sleep(0.2))
+    assert pipeline.sandbox.writes()["received"] == 0
+
+
+# -- settled, or not -----------------------------------------------------------------------------------------------
+
+
+def test_an_agreement_that_changed_waits_for_an_activation_that_may_come_late(pipeline: Pipeline) -> None:
+    """Killed after it was sent: were the lines given up now, they could be billed twice."""
+    pipeline.set(settle_seconds="600")
+    pipeline.bill(OCT, one_time("a", OCT, 1, "7.00"))
+    run_id, plan_id = pipeline.plan_night(OCT)
+    pipeline.sandbox.add_fault("late", **PATCH, params={"delay": None})
+    with pytest.raises(TemporaryError, match="no answer to 3 tries to activate it"):
+        pipeline.deliver(plan_id)
+    pipeline.sandbox.clear_faults()
+    pipeline.sandbox.change_record("agreements", 1001, {"prorateFlag": True})
+    with pytest.raises(TemporaryError, match="an earlier activate got no answer and may be applied until"):
+        pipeline.deliver(plan_id)
+    assert pipeline.states() == ["created"]
+    pipeline.sandbox.release_late()
+    pipeline.set(settle_seconds="0")
+    pipeline.finish(run_id)
+    assert pipeline.states() == ["delivered"]
 
 
 # -- pauses ------------------------------------------------------------------------------------------------------------
@@ -220,7 +252,7 @@ def test_a_marker_that_is_not_kept_stops_everything_at_the_first_addition(
     monkeypatch.setattr(
         ConnectWise,
         "create_addition",
-        lambda self, agreement, body: create(self, agreement, {**body, "serialNumber": "X"}),
+        lambda self, agreement, body, **other: create(self, agreement, {**body, "serialNumber": "X"}, **other),
     )
     with pytest.raises(MarkerLostError, match="with marker None instead of axs-tests-"):
         Deliverer(pipeline.connection, pipeline.connectwise(), plan_id).deliver_shard(1001 % 8)
@@ -317,7 +349,7 @@ def test_locked_mode_waits_for_what_may_come_late_and_bills_once(locked: Pipelin
     if kind == "late":
         with pytest.raises(TemporaryError, match="got no answer and may be applied until"):
             locked.deliver(plan_id)
-        with pytest.raises(TemporaryError, match="until then nothing is sent again"):
+        with pytest.raises(TemporaryError, match="until then nothing is decided about it"):
             locked.deliver(plan_id)
         locked.sandbox.release_late()
     locked.finish(run_id)
