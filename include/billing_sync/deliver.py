@@ -160,7 +160,7 @@ class Deliverer:
             self._begin(item, agreement)
         open_additions = self._open_additions(agreement_id)
         standing: dict[int, Record] = {}
-        if any(addition["state"] == "updating" for addition in open_additions):
+        if any(addition["state"] in ("intended", "updating") for addition in open_additions):
             standing = self._list(agreement_id)
         unfinished: list[str] = []
         for addition in open_additions:
@@ -473,7 +473,7 @@ class Deliverer:
 
         standing: the agreement's Additions by id, as they were just before (one list instead of a look-up each).
         """
-        if addition["state"] == "intended" and not self._create(addition):
+        if addition["state"] == "intended" and not self._create(addition, standing):
             return
         if addition["state"] == "created":
             self._activate(addition)
@@ -520,8 +520,11 @@ class Deliverer:
 
     # -- create inert, record the winner ---------------------------------------------------------------------------
 
-    def _create(self, addition: dict[str, Any]) -> bool:
+    def _create(self, addition: dict[str, Any], standing: dict[int, Record]) -> bool:
         """True when a ConnectWise id is recorded, whoever posted it; False when ConnectWise refused the Addition."""
+        # Also what this ledger does not know of: it may have been restored from a backup.
+        if self._take_standing(addition, standing):
+            return True
         is_in_doubt = addition["was_attempted"]
         said = ""
         for _ in range(CREATE_TRIES):
@@ -576,11 +579,13 @@ class Deliverer:
         raise MarkerLostError(f"{reason} Delivery is paused; then: python -m billing_sync pauses end")
 
     def _adopt(self, addition: dict[str, Any]) -> bool:
-        """Look for what an earlier try may have left in ConnectWise: our marker on this agreement, lowest id."""
+        """Look for what an earlier try may have left in ConnectWise."""
+        return self._take_standing(addition, self._list(addition["agreement_id"]))
+
+    def _take_standing(self, addition: dict[str, Any], records: dict[int, Record]) -> bool:
+        """Record the Addition with our marker on this agreement, if there is one: the lowest id."""
         found = [
-            addition_id
-            for addition_id, record in self._list(addition["agreement_id"]).items()
-            if self._marker.read(record) == addition["marker"]
+            addition_id for addition_id, record in records.items() if self._marker.read(record) == addition["marker"]
         ]
         if not found:
             return False
