@@ -63,7 +63,7 @@ GONE_PRODUCT, GONE_OFFER = 506, {"offerId": "OF-1006", "offerName": "Identity Pr
 
 
 def everything(pipeline: Pipeline) -> Built:
-    """Two agreements: an update, a prolongation, two creations, one that ConnectWise refuses, an orphan to neutralise."""
+    """Two agreements: an update, two prolongations, two creations, a refused one, an orphan to neutralise."""
     bill_everything(pipeline)
     run_id, plan_id = pipeline.plan_night(NOV)
     pipeline.sandbox.change_record("catalog", GONE_PRODUCT, {"inactiveFlag": True})
