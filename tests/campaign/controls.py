@@ -35,10 +35,10 @@ class Naive:
                 self._deliver(item)
 
     @contextmanager
-    def _lock(self, item: Item) -> Iterator[None]:
+    def _lock(self, item: Item) -> Iterator[None]:  # noqa: ARG002
         yield
 
-    def _is_there(self, item: Item) -> bool:
+    def _is_there(self, item: Item) -> bool:  # noqa: ARG002
         return False
 
     def _deliver(self, item: Item) -> None:

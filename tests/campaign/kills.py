@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import time
 
+from campaign.answers import mix_faults
 from campaign.report import Config, Figures, part
-from campaign.trial import PROTOCOLS, Lane, add_faults, finish, run_trials
+from campaign.trial import PROTOCOLS, Lane, finish, run_trials
 from campaign.worlds import World, world_of
 
 QUICK = 30  # lines of the slice
@@ -16,11 +17,11 @@ def trial(lane: Lane, world: World, *, kill_at: int, protocol: str = "ours", fau
     """Kill the worker at a line, resume, judge. faults: the seed of faulty answers, or none."""
     with lane.copy(world) as pipeline:
         if faults:
-            add_faults(pipeline, faults)
+            mix_faults(pipeline, faults)
         ended = lane.workers.wait(lane.deliver(pipeline, world, protocol, kill_at=kill_at))
-        since = time.perf_counter()
+        killed_at = time.perf_counter()
         was_killed = ended.status == -9
-        figures = finish(pipeline, world, protocol, since=since if was_killed else None)
+        figures = finish(lane, pipeline, world, protocol, killed_at=killed_at if was_killed else None)
         if not was_killed and (ended.status or not (faults or ended.error)):
             figures.failures.append(f"the worker was not killed at line {kill_at}: {ended}")
         figures.kills = int(was_killed)
@@ -34,7 +35,7 @@ def count(lane: Lane, world: World, *, protocol: str = "ours") -> Figures:
     with lane.copy(world) as pipeline:
         ended = lane.workers.wait(lane.deliver(pipeline, world, protocol))
         assert ended.status == 0, ended
-        return finish(pipeline, world, protocol) + Figures(points={"delivery": ended.lines})
+        return finish(lane, pipeline, world, protocol) + Figures(points={"delivery": ended.lines})
 
 
 @part("kills")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 import subprocess
 import sys
 import time
@@ -17,17 +16,20 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from pipeline import PATCH, POST, Pipeline
+import psycopg
+from pipeline import Pipeline
 
 from billing_sync.db import connect
 from billing_sync.errors import BillingSyncError, ProofError
-from billing_sync.plan import plan_of_run, retry_addition, shards_to_deliver
+from billing_sync.plan import retry_addition, shards_to_deliver
+from campaign.answers import count_faulty
 from campaign.checker import judge
 from campaign.controls import CONTROLS
 from campaign.report import Config, Figures
 from campaign.worlds import World
 
 TRIES = 8
+PAUSE = 0.05  # seconds between them
 PROTOCOLS = ("ours", *CONTROLS)
 
 # The code that a delivering task runs, apart from the HTTP client and libraries below it.
@@ -42,6 +44,7 @@ class Ended:
     lines: int
     step: str
     error: str
+    marks: list[int]
 
 
 class Workers:
@@ -65,7 +68,7 @@ class Workers:
     def wait(self, pid: int) -> Ended:
         """Until it ends or stops itself."""
         answer = self._ask(do="wait", pid=pid)
-        return Ended(answer["status"], answer["lines"], answer["step"], answer["error"])
+        return Ended(answer["status"], answer["lines"], answer["step"], answer["error"], answer["marks"])
 
     def _ask(self, **order: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -88,11 +91,13 @@ class Lane:
 
     directory: Path
     workers: Workers = field(default_factory=Workers)
+    since: int = 0  # requests of the sandbox before the trial
 
     @contextmanager
     def copy(self, world: World) -> Iterator[Pipeline]:
         """A copy of a world for one trial."""
         pipeline = world.prepared.copy(self.directory)
+        self.since = pipeline.sandbox.health()["requests"]
         try:
             yield pipeline
         finally:
@@ -106,61 +111,15 @@ class Lane:
         )
 
 
-# -- faulty answers ----------------------------------------------------------------------------------------------------
-
-FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "lost reply": ("lost_reply", {}),
-    "lost reply, reset": ("lost_reply", {"reset": True}),
-    "late": ("late", {"delay": 0.1}),
-    "500 after applying": ("status_after", {"status": 500}),
-    "500": ("status", {"status": 500}),
-    "reset": ("reset", {}),
-    "429": ("status", {"status": 429, "headers": {"Retry-After": "0"}}),
-    "401": ("status", {"status": 401}),
-    "400": ("status", {"status": 400}),
-    "truncated": ("truncated", {}),
-    "invalid JSON": ("invalid_json", {}),
-}
-AMBIGUOUS = ("lost_reply", "late", "status_after", "reset", "truncated", "invalid_json")
-
-
-def add_faults(pipeline: Pipeline, seed: object, share: float = 0.35) -> None:
-    """Spoil a share of all writes, each kind of fault alike; how late a late one is applied varies."""
-    chance = random.Random(f"faults/{seed}")
-    for where in (POST, PATCH):
-        left = 1.0
-        names = list(FAULTS)
-        chance.shuffle(names)
-        for name in names:
-            kind, params = FAULTS[name]
-            if kind == "late":
-                params = {"delay": chance.uniform(0.005, 0.3)}
-            # The first rule that fires wins: those that come later see only what the earlier ones left.
-            each = share / len(FAULTS)
-            pipeline.sandbox.add_fault(
-                kind, **where, probability=each / left, seed=chance.randrange(10**9), params=params
-            )
-            left -= each
-
-
-def writes_of(pipeline: Pipeline) -> Figures:
-    """How many writes got a faulty answer."""
-    writes = [one for one in pipeline.sandbox.requests(service="connectwise") if one["method"] in ("POST", "PATCH")]
-    faulty = [one for one in writes if one["fault"] not in (None, "delay")]
-    return Figures(
-        faulty_writes=len(faulty),
-        ambiguous_replies=sum(one["fault"] in AMBIGUOUS or one["status"] == 500 for one in faulty),
-        late_writes=sum(one["fault"] == "late" for one in faulty),
-    )
-
-
 # -- recovery ----------------------------------------------------------------------------------------------------------
 
 
-def finish(pipeline: Pipeline, world: World, protocol: str = "ours", *, since: float | None = None) -> Figures:
-    """The world goes well again and the run goes on, as Airflow would try it; then one more night; then the verdict.
+def finish(
+    lane: Lane, pipeline: Pipeline, world: World, protocol: str = "ours", *, killed_at: float | None = None
+) -> Figures:
+    """The world goes well again and the run goes on, as Airflow would try it; then further nights; then the verdict.
 
-    since: when a worker was killed (time.perf_counter); the recovery time is measured from then.
+    killed_at: when a worker was killed (time.perf_counter); the recovery time is measured from then.
     """
     pipeline.sandbox.clear_faults()
     resume = _resume if protocol == "ours" else _resume_control
@@ -168,16 +127,21 @@ def finish(pipeline: Pipeline, world: World, protocol: str = "ours", *, since: f
     if error := resume(pipeline, world, protocol):
         figures.in_doubt = 1
         problems.append(f"not proven: {error}")
-    elif since is not None:
-        figures.recovery.append(time.perf_counter() - since)
-    pipeline.sandbox.release_late()
-    figures += writes_of(pipeline)
+    elif killed_at is not None:
+        figures.recovery.append(time.perf_counter() - killed_at)
+    figures += count_faulty(pipeline, lane.since)
+    was_late = bool(pipeline.sandbox.release_late()) or figures.late_writes > 0
     if protocol == "ours" and not problems:
-        figures.rerun_writes = _rerun(pipeline, world)
+        if was_late:  # what came late is neutralised by the next nights, and nothing else is written
+            for _ in range(2):
+                _night(pipeline, world)
+        figures.rerun_writes = _night(pipeline, world)
         if figures.rerun_writes:
             problems.append(f"a further run wrote {figures.rerun_writes} times")
     verdict = judge(pipeline.sandbox, world.held)
     problems += verdict.problems()
+    if verdict.orphans_neutralised < verdict.orphans:
+        problems.append(f"{verdict.orphans - verdict.orphans_neutralised} orphans are not neutralised")
     if problems and protocol == "ours":
         figures.failures.append("; ".join(problems))
     return figures + verdict.figures()
@@ -185,21 +149,21 @@ def finish(pipeline: Pipeline, world: World, protocol: str = "ours", *, since: f
 
 def _resume(pipeline: Pipeline, world: World, protocol: str) -> str:
     """Try until the run is proven; what was refused or changed on the way is let go on by a person. Returns why not."""
-    error: BillingSyncError | None = None
+    error: Exception | None = None
     run_id = world.prepared.run_id
     for _ in range(TRIES):
         try:
             pipeline.finish(run_id)
         except ProofError as failed:
             return str(failed)
-        except BillingSyncError as failed:
+        except (BillingSyncError, psycopg.Error) as failed:
             error = failed
+            time.sleep(PAUSE)
             continue
         stuck = pipeline.rows(
             """
-            select delivery_key from delivery.addition join delivery.attempt using (delivery_key)
-            where state in ('refused', 'conflict') and attempt.outcome = 'fail' and problem not like '%%inactive%%'
-            group by 1
+            select delivery_key from delivery.addition
+            where state in ('refused', 'conflict') and payload_hash <> '' and problem not like '%%inactive%%'
             """
         )
         if not stuck:
@@ -211,8 +175,10 @@ def _resume(pipeline: Pipeline, world: World, protocol: str) -> str:
 
 
 def _resume_control(pipeline: Pipeline, world: World, protocol: str) -> str:
-    error: BillingSyncError | None = None
+    error: Exception | None = None
     plan_id = world.prepared.plan_id
+    # A person lets be tried again what ConnectWise refused.
+    pipeline.connection.execute("update delivery.plan_item set state = 'pending' where state = 'refused'")
     for _ in range(TRIES):
         error = None
         for shard in shards_to_deliver(pipeline.connection, plan_id):
@@ -226,12 +192,10 @@ def _resume_control(pipeline: Pipeline, world: World, protocol: str) -> str:
     return str(error)
 
 
-def _rerun(pipeline: Pipeline, world: World) -> int:
+def _night(pipeline: Pipeline, world: World) -> int:
     """A further night over what is delivered; returns how many writes ConnectWise got."""
     since = pipeline.sandbox.health()["requests"]
-    run_id, _ = pipeline.plan_night(world.month)
-    assert plan_of_run(pipeline.connection, run_id)
-    pipeline.finish(run_id)
+    pipeline.night(world.month)
     return int(pipeline.sandbox.writes(since)["received"])
 
 

@@ -14,19 +14,21 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pipeline import PATIENCE
+import psycopg
+from pipeline import Pipeline
 
 import billing_sync
 from billing_sync import deliver
-from billing_sync.connectwise import ConnectWise
 from billing_sync.db import connect
 from billing_sync.errors import BillingSyncError
 from billing_sync.plan import shards_to_deliver
 from campaign.controls import CONTROLS
+from campaign.steps import Step, prove_steps, stage_steps
 from sandbox.messages import Credentials
 
 HERE = Path(__file__).parent
@@ -34,26 +36,19 @@ PRODUCT = Path(billing_sync.__file__).parent
 LONGEST = 60  # seconds that a worker may take
 
 Order = dict[str, Any]
-Step = tuple[str, Callable[[], object]]
 
 
-def deliver_steps(order: Order) -> list[Step]:
+def deliver_steps(pipeline: Pipeline, order: Order) -> list[Step]:
     """What the mapped tasks of a delivery do, one shard after the other."""
-    keys = Credentials()
-    client = ConnectWise(
-        order["url"], keys.company_id, keys.public_key, keys.private_key, keys.client_id, limits=PATIENCE
-    )
     made = {"ours": deliver.Deliverer, **CONTROLS}[order["protocol"]]
 
     def deliver_all() -> None:
         failed = None
-        with connect(order["dsn"]) as connection:
-            shards = shards_to_deliver(connection, order["plan_id"])
-        for shard in shards[:: order.get("direction", 1)]:
-            with connect(order["dsn"]) as connection:
+        for shard in shards_to_deliver(pipeline.connection, order["plan_id"])[:: order.get("direction", 1)]:
+            with connect(pipeline.dsn) as connection:
                 try:
-                    made(connection, client, order["plan_id"]).deliver_shard(shard)
-                except BillingSyncError as error:
+                    made(connection, pipeline.connectwise(), order["plan_id"]).deliver_shard(shard)
+                except (BillingSyncError, psycopg.Error) as error:
                     failed = error
         if failed is not None:
             raise failed
@@ -61,42 +56,79 @@ def deliver_steps(order: Order) -> list[Step]:
     return [("deliver", deliver_all)]
 
 
-TASKS: dict[str, Callable[[Order], list[Step]]] = {"deliver": deliver_steps}
+TASKS: dict[str, Callable[[Pipeline, Order], list[Step]]] = {
+    "deliver": deliver_steps,
+    "stage": lambda pipeline, order: stage_steps(pipeline, order["run_id"]),
+    "prove": lambda pipeline, order: prove_steps(pipeline, order["run_id"]),
+}
 
 
-def run(order: Order, report: Callable[..., None]) -> None:
-    """The child: run the steps, counting lines; at line kill_at the process is gone, at stop_at it stops itself."""
-    lines, step = 0, ""
-    kill_at, stop_at = order.get("kill_at", 0), order.get("stop_at", 0)
-    files = {str((HERE if name.startswith("controls") else PRODUCT) / name) for name in order["files"]}
-    by_file: dict[str, int] = {}
+@dataclass
+class Elsewhere:
+    """What a worker knows of the sandbox: where it is, and its keys."""
 
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal lines
-        if frame.f_code.co_filename not in files:
+    url: str
+    credentials: Credentials = field(default_factory=Credentials)
+
+
+class Tracer:
+    """Counts executed lines of some files; at line kill_at the process is gone, at stop_at it stops itself.
+
+    The lines of `once` count in full the first and the last time that a step runs them; `marks` are the numbers of
+    all lines without those in between.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self._files = {str((HERE if name == "controls.py" else PRODUCT) / name) for name in order["files"]}
+        self._once = {str(PRODUCT / name) for name in order.get("once", ())}
+        self._kill_at, self._stop_at = order.get("kill_at", 0), order.get("stop_at", 0)
+        self.lines = 0
+        self.step = ""
+        self._every: list[int] = []
+        self._first_and_last: dict[tuple[str, str, int], list[int]] = {}
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
+        """For sys.settrace."""
+        name = frame.f_code.co_filename
+        if name not in self._files:
             return None
         if event == "line":
-            lines += 1
-            if lines == kill_at:
+            self.lines += 1
+            if self.lines == self._kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if lines == stop_at:
+            if self.lines == self._stop_at:
                 os.kill(os.getpid(), signal.SIGSTOP)
-        return trace
+            if name in self._once:
+                place = self._first_and_last.setdefault((self.step, name, frame.f_lineno), [])
+                place[1:] = [self.lines]
+            else:
+                self._every.append(self.lines)
+        return self
 
+    @property
+    def marks(self) -> list[int]:
+        """See the class."""
+        return sorted({*self._every, *(line for place in self._first_and_last.values() for line in place)})
+
+
+def run(order: Order, report: Callable[..., object]) -> None:
+    """The child: run the steps of a task until one fails."""
+    tracer = Tracer(order)
     for name, value in order.get("constants", {}).items():
         setattr(deliver, name, value)
-    for step, work in TASKS[order["task"]](order):
-        report(step=step)
+    pipeline = Pipeline(order["dsn"], Elsewhere(order["url"]))  # type: ignore[arg-type]
+    for tracer.step, work in TASKS[order["task"]](pipeline, order):
+        report(step=tracer.step)
         try:
-            sys.settrace(trace)
+            sys.settrace(tracer)
             work()
-        except BillingSyncError as error:  # the task fails; Airflow tries it again
+        except (BillingSyncError, psycopg.Error) as error:  # the task fails; Airflow tries it again
             sys.settrace(None)
             report(error=f"{type(error).__name__}: {error}")
             break
         finally:
             sys.settrace(None)
-    report(lines=lines, by_file=by_file)
+    report(lines=tracer.lines, **({"marks": tracer.marks} if order.get("wants_marks") else {}))
 
 
 def start(order: Order) -> tuple[int, int]:
@@ -129,7 +161,7 @@ def main() -> None:
         else:
             pid = order["pid"]
             _, status = os.waitpid(pid, os.WUNTRACED)
-            answer = {"status": None, "lines": 0, "step": "", "error": ""}
+            answer = {"status": None, "lines": 0, "step": "", "error": "", "marks": []}
             if not os.WIFSTOPPED(status):
                 answer["status"] = os.waitstatus_to_exitcode(status)
                 with os.fdopen(reports.pop(pid)) as said:
