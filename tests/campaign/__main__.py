@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -38,16 +40,18 @@ def main(
         raise typer.BadParameter(f"no such part: {', '.join(unknown)}; there are {', '.join(parts)}")
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     console.print(f"seed {seed}")
+    logging.disable(logging.CRITICAL)  # thousands of warnings about faults that are meant
     began, found = time.monotonic(), dict[str, Figures]()
     directory = Path(tempfile.mkdtemp(prefix="billing-sync-prove-", dir=MEMORY if MEMORY.is_dir() else None))
     try:
         with Postgres(directory / "postgres", password="tests-only", durable=False) as postgres:
             config = Config(seed, postgres, directory, quick=quick, workers=workers, only=only, say=console.print)
-            for name in part or parts:
-                console.rule(name)
-                started = time.monotonic()
-                found[name] = parts[name](config)
-                console.print(f"{name}: {time.monotonic() - started:.0f} seconds")
+            with closing(config):
+                for name in part or parts:
+                    console.rule(name)
+                    started = time.monotonic()
+                    found[name] = parts[name](config)
+                    console.print(f"{name}: {time.monotonic() - started:.0f} seconds")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     report = Report(

@@ -98,5 +98,5 @@ class LookUpUnderLock(LookUp):
 CONTROLS: dict[str, type[Naive]] = {
     "naive": Naive,
     "look-up": LookUp,
-    "look-up under a lock": LookUpUnderLock,
+    "look-up, locked": LookUpUnderLock,
 }

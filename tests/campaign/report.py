@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from campaign.worlds import World
     from local_stack.postgres import Postgres
 
@@ -31,6 +33,7 @@ class Config:
     only       the name of one trial: everything else is left out
     say        tells how far a part is
     worlds     worlds that were made already (campaign.worlds)
+    pools      processes that run trials (campaign.trial), by their number
     """
 
     seed: int
@@ -41,10 +44,17 @@ class Config:
     only: str = ""
     say: Callable[[str], None] = print
     worlds: dict[str, World] = field(default_factory=dict)
+    pools: dict[int, Executor] = field(default_factory=dict)
 
     def wants(self, trial: str) -> bool:
         """Whether a trial is to be run."""
         return self.only in ("", trial)
+
+    def close(self) -> None:
+        """End the processes that run trials."""
+        for pool in self.pools.values():
+            pool.shutdown()
+        self.pools.clear()
 
 
 @dataclass
@@ -125,12 +135,12 @@ def _sum(mine: Any, other: Any) -> Any:
 WORDS = {
     "trials": "trials",
     "kills": "SIGKILL",
-    "stops": "SIGSTOP, another one takes over, SIGCONT",
-    "overlaps": "workers at the same plan at once",
-    "overlap_seconds": "overlapping writers in a real Airflow, seconds",
+    "stops": "SIGSTOP, takeover, SIGCONT",
+    "overlaps": "workers at one plan at once",
+    "overlap_seconds": "overlap in a real Airflow, seconds",
     "faulty_writes": "writes with a faulty answer",
-    "ambiguous_replies": "… whose fate the client could not know",
-    "late_writes": "… applied after the client had given up",
+    "ambiguous_replies": "… fate unknown to the client",
+    "late_writes": "… applied late",
     "restarts": "PostgreSQL restarts",
     "lost_commits": "lost COMMIT acknowledgements",
     "runs_at_once": "runs of one period at once",
@@ -197,15 +207,14 @@ class Report:
         whole = self.whole
         columns = [whole, *whole.controls.values()]
         rows = [
-            [f"crash points covered, {name}", f"{whole.covered.get(name, 0):,} of {points:,}"]
-            + ["" for _ in whole.controls]
+            [f"lines covered, {name}", f"{whole.covered.get(name, 0):,} of {points:,}"] + ["" for _ in whole.controls]
             for name, points in whole.points.items()
         ]
         for name, words in WORDS.items():
             if any(getattr(column, name) for column in columns) or name in ALWAYS:
                 rows.append([words, *(shown(getattr(column, name)) for column in columns)])
         times = [f"{whole.percentile(50):.2f} s / {whole.percentile(95):.2f} s"] if whole.recovery else ["-"]
-        rows.append(["recovery, from the kill to the proof, p50 / p95", *times, *("" for _ in whole.controls)])
+        rows.append(["from kill to proof, p50 / p95", *times, *("" for _ in whole.controls)])
         return rows
 
     def header(self) -> list[str]:

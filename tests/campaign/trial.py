@@ -214,16 +214,18 @@ def run_trials(
         return Figures()
     total, done, told = Figures(), 0, time.monotonic()
     chunks = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
-    with ProcessPoolExecutor(
-        config.workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(config.directory,)
-    ) as pool:
-        futures = {pool.submit(_run, function, world, chunk): len(chunk) for chunk in chunks}
-        for future in as_completed(futures):
-            total += future.result()
-            done += futures[future]
-            if time.monotonic() - told > PROGRESS_EVERY or done == len(chosen):
-                told = time.monotonic()
-                config.say(f"{part}: {done} of {len(chosen)} trials, {total.duplicates} duplicates")
+    if config.workers not in config.pools:
+        config.pools[config.workers] = ProcessPoolExecutor(
+            config.workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(config.directory,)
+        )
+    pool = config.pools[config.workers]
+    futures = {pool.submit(_run, function, world, chunk): len(chunk) for chunk in chunks}
+    for future in as_completed(futures):
+        total += future.result()
+        done += futures[future]
+        if time.monotonic() - told > PROGRESS_EVERY or done == len(chosen):
+            told = time.monotonic()
+            config.say(f"{part}: {done} of {len(chosen)} trials, {total.duplicates} duplicates")
     total.failures = [
         f"{found} (again: make prove SEED={config.seed} ARGS='--part {part} --only {name!r}')"
         for name, _, found in (text.partition("\n") for text in total.failures)

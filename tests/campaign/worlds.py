@@ -70,6 +70,13 @@ def everything(pipeline: Pipeline) -> Built:
     return Built(run_id, plan_id, held_rows(pipeline))
 
 
+def everything_delivered(pipeline: Pipeline) -> Built:
+    """The same after its delivery, before its proof."""
+    built = everything(pipeline)
+    pipeline.deliver(built.plan_id)
+    return built
+
+
 def everything_to_stage(pipeline: Pipeline) -> Built:
     """The same before its run: opened, nothing staged."""
     bill_everything(pipeline)
@@ -126,6 +133,7 @@ def many(pipeline: Pipeline) -> Built:
 
 BUILDERS: dict[str, Callable[[Pipeline], Built]] = {
     "everything": everything,
+    "everything_delivered": everything_delivered,
     "everything_to_stage": everything_to_stage,
     "a_few": a_few,
     "many": many,
