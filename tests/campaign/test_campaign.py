@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pipeline import Pipeline
@@ -64,7 +65,7 @@ def delivered(config: Config) -> Iterator[Pipeline]:
     world.prepared.discard(pipeline)
 
 
-def one_time_addition(pipeline: Pipeline) -> dict[str, object]:
+def one_time_addition(pipeline: Pipeline) -> dict[str, Any]:
     return next(one for one in pipeline.additions() if one["extPrice"] == Decimal("10.00"))
 
 
@@ -79,8 +80,11 @@ def change(pipeline: Pipeline) -> None:
 COPIED = ("product", "quantity", "unitPrice", "effectiveDate", "cancelledDate", "invoiceDescription", "serialNumber")
 
 
-def copy(pipeline: Pipeline, bill: str = "Billable") -> None:
-    addition = one_time_addition(pipeline)
+def copy(pipeline: Pipeline) -> None:
+    add_beside(pipeline, one_time_addition(pipeline), "Billable")
+
+
+def add_beside(pipeline: Pipeline, addition: dict[str, Any], bill: str) -> None:
     body = {name: addition[name] for name in COPIED} | {"billCustomer": bill}
     pipeline.sandbox.add_addition(addition["agreementId"], body)
 
@@ -106,7 +110,8 @@ def test_the_judge_sees(delivered: Pipeline, spoil: Callable[[Pipeline], None], 
 
 
 def test_the_judge_counts_orphans_and_lines_that_are_to_be_held(delivered: Pipeline) -> None:
-    copy(delivered, "DoNotBill")
+    monthly = next(one for one in delivered.additions() if one["extPrice"] == Decimal("2.50"))
+    add_beside(delivered, monthly, "DoNotBill")
     row = delivered.sandbox.truth()[-1]["lines"][-1]
     verdict = judge(delivered.sandbox, held=[row["rowId"]])
     assert (verdict.orphans, verdict.orphans_neutralised) == (1, 0)

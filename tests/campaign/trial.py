@@ -21,9 +21,10 @@ from pipeline import Pipeline
 
 from billing_sync.db import connect
 from billing_sync.errors import BillingSyncError, ProofError
+from billing_sync.pauses import active_pauses, end_pause
 from billing_sync.plan import retry_addition, shards_to_deliver
 from campaign.answers import count_faulty
-from campaign.checker import judge
+from campaign.checker import judge, orphans_of
 from campaign.controls import CONTROLS
 from campaign.report import Config, Figures
 from campaign.worlds import World
@@ -130,11 +131,9 @@ def finish(
     elif killed_at is not None:
         figures.recovery.append(time.perf_counter() - killed_at)
     figures += count_faulty(pipeline, lane.since)
-    was_late = bool(pipeline.sandbox.release_late()) or figures.late_writes > 0
+    pipeline.sandbox.release_late()
     if protocol == "ours" and not problems:
-        if was_late:  # what came late is neutralised by the next nights, and nothing else is written
-            for _ in range(2):
-                _night(pipeline, world)
+        problems += _neutralise(pipeline, world)
         figures.rerun_writes = _night(pipeline, world)
         if figures.rerun_writes:
             problems.append(f"a further run wrote {figures.rerun_writes} times")
@@ -154,24 +153,49 @@ def _resume(pipeline: Pipeline, world: World, protocol: str) -> str:
     for _ in range(TRIES):
         try:
             pipeline.finish(run_id)
+            error = None
         except ProofError as failed:
-            return str(failed)
+            error = failed
         except (BillingSyncError, psycopg.Error) as failed:
             error = failed
             time.sleep(PAUSE)
             continue
-        stuck = pipeline.rows(
-            """
-            select delivery_key from delivery.addition
-            where state in ('refused', 'conflict') and payload_hash <> '' and problem not like '%%inactive%%'
-            """
-        )
-        if not stuck:
-            return ""
-        for (delivery_key,) in stuck:  # a lie of the sandbox (400): a person lets it be tried again
-            retry_addition(pipeline.connection, delivery_key, "tests")
+        if not _person_acts(pipeline):
+            return str(error or "")
         run_id = pipeline.plan_night(world.month)[0]
     return f"tried {TRIES} times; {error}"
+
+
+def _person_acts(pipeline: Pipeline) -> bool:
+    """What a lie of the sandbox (400) set aside is let go on; whether there was anything."""
+    stuck = pipeline.rows(
+        """
+        select delivery_key from delivery.addition
+        where state in ('refused', 'conflict') and payload_hash <> '' and problem not like '%%inactive%%'
+        """
+    )
+    for (delivery_key,) in stuck:
+        retry_addition(pipeline.connection, delivery_key, "tests")
+    if stuck:
+        for pause in active_pauses(pipeline.connection):
+            end_pause(pipeline.connection, "tests", pause["company_id"])
+    return bool(stuck)
+
+
+def _neutralise(pipeline: Pipeline, world: World) -> list[str]:
+    """Orphans that came, or became known, after the delivery: the next nights neutralise them, and write nothing else.
+
+    Returns what is wrong: the proof of one night may find an orphan that the next one neutralises.
+    """
+    problems = []
+    for _ in range(2):
+        orphans, neutralised = orphans_of(pipeline.sandbox)
+        if orphans == neutralised:
+            break
+        writes = _night(pipeline, world)
+        if writes > orphans - neutralised:
+            problems.append(f"{writes} writes to neutralise {orphans - neutralised} orphans")
+    return problems
 
 
 def _resume_control(pipeline: Pipeline, world: World, protocol: str) -> str:
