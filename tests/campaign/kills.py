@@ -14,6 +14,7 @@ from campaign.trial import Lane, finish, run_trials
 from campaign.worlds import World, world_of
 
 QUICK = 30  # lines of the slice
+NIGHT_EVERY = 4  # kills
 
 
 def trial(lane: Lane, world: World, *, kill_at: int, protocol: str = "ours", faults: str = "") -> Figures:
@@ -24,7 +25,10 @@ def trial(lane: Lane, world: World, *, kill_at: int, protocol: str = "ours", fau
         ended = lane.workers.wait(lane.deliver(pipeline, world, protocol, kill_at=kill_at))
         killed_at = time.perf_counter()
         was_killed = ended.status == -9
-        figures = finish(lane, pipeline, world, protocol, killed_at=killed_at if was_killed else None)
+        with_night = bool(faults) or kill_at % NIGHT_EVERY == 0
+        figures = finish(
+            lane, pipeline, world, protocol, killed_at=killed_at if was_killed else None, with_night=with_night
+        )
         if not was_killed and (ended.status or not (faults or ended.error)):
             figures.failures.append(f"the worker was not killed at line {kill_at}: {ended}")
         figures.kills = int(was_killed)

@@ -68,7 +68,7 @@ class Figures:
     cents_off         |invoiced - wanted| of each company, in cents
     in_doubt          trials that were not proven however often they were resumed
     orphans           inert Additions of ours that are not the billable one; neutralised: with an end on their first day
-    rerun_writes      writes of a further run over what is delivered
+    rerun_writes      writes when the delivered plan is delivered once more; and by `reruns` further whole nights
     recovery          seconds from a kill until the resumed run is proven, one per kill
     failures          what is not as promised, each with how to repeat just that trial
     controls          the figures of the negative controls, by name; their duplicates are wanted
@@ -97,6 +97,7 @@ class Figures:
     in_doubt: int = 0
     orphans: int = 0
     orphans_neutralised: int = 0
+    reruns: int = 0
     rerun_writes: int = 0
     recovery: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -154,7 +155,8 @@ WORDS = {
     "in_doubt": "left in doubt",
     "orphans": "orphans made",
     "orphans_neutralised": "orphans neutralised",
-    "rerun_writes": "writes of a re-run",
+    "reruns": "further nights over what is delivered",
+    "rerun_writes": "writes of any re-run",
 }
 
 # -- the parts ---------------------------------------------------------------------------------------------------------

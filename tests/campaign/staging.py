@@ -6,7 +6,7 @@ import random
 import time
 from dataclasses import replace
 
-from campaign.kills import spread
+from campaign.kills import NIGHT_EVERY, spread
 from campaign.report import Config, Figures, part
 from campaign.steps import stage_steps
 from campaign.trial import Lane, finish, run_trials
@@ -31,7 +31,7 @@ def trial(lane: Lane, world: World, *, task: str, kill_at: int) -> Figures:
         killed_at = time.perf_counter()
         if task == "stage":
             go_on(pipeline, world.prepared.run_id, ended.step)
-        figures = finish(lane, pipeline, world, killed_at=killed_at)
+        figures = finish(lane, pipeline, world, killed_at=killed_at, with_night=kill_at % NIGHT_EVERY == 0)
         if ended.status != -9:
             figures.failures.append(f"the worker was not killed at line {kill_at}: {ended}")
         return figures + Figures(kills=1, covered={NAMES[task]: 1})

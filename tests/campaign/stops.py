@@ -7,7 +7,7 @@ import random
 import signal
 from dataclasses import replace
 
-from campaign.kills import count, spread
+from campaign.kills import NIGHT_EVERY, count, spread
 from campaign.report import Config, Figures, part
 from campaign.trial import Lane, finish, run_trials
 from campaign.worlds import World, world_of
@@ -36,7 +36,7 @@ def trial(lane: Lane, world: World, *, stop_at: int) -> Figures:
             if stopped.status is None:
                 os.kill(sleeper, signal.SIGCONT)
                 woken = lane.workers.wait(sleeper)
-        figures = finish(lane, pipeline, world)
+        figures = finish(lane, pipeline, world, with_night=stop_at % NIGHT_EVERY == 0)
         figures.stops = int(stopped.status is None)
         if stopped.status is not None:
             figures.failures.append(f"the worker did not stop at line {stop_at}: {stopped}")
@@ -51,7 +51,7 @@ def trial(lane: Lane, world: World, *, stop_at: int) -> Figures:
 @part("stops")
 def stops(config: Config) -> Figures:
     """SIGSTOP at every line of the delivery, another worker takes over and finishes, SIGCONT, the first one goes on."""
-    world = world_of(config, "a_few")
+    world = world_of(config, "two")
     lines = run_trials(replace(config, only=""), "stops", count, world, [("count", {})]).points["delivery"]
     places = range(1, lines + 1)
     if config.quick:

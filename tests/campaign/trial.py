@@ -116,11 +116,18 @@ class Lane:
 
 
 def finish(
-    lane: Lane, pipeline: Pipeline, world: World, protocol: str = "ours", *, killed_at: float | None = None
+    lane: Lane,
+    pipeline: Pipeline,
+    world: World,
+    protocol: str = "ours",
+    *,
+    killed_at: float | None = None,
+    with_night: bool = True,
 ) -> Figures:
-    """The world goes well again and the run goes on, as Airflow would try it; then further nights; then the verdict.
+    """The world goes well again and the run goes on, as Airflow would try it; it is run again; then the verdict.
 
-    killed_at: when a worker was killed (time.perf_counter); the recovery time is measured from then.
+    killed_at   when a worker was killed (time.perf_counter); the recovery time is measured from then
+    with_night  after the plan was delivered once more, also a whole further night
     """
     pipeline.sandbox.clear_faults()
     resume = _resume if protocol == "ours" else _resume_control
@@ -134,9 +141,12 @@ def finish(
     pipeline.sandbox.release_late()
     if protocol == "ours" and not problems:
         problems += _neutralise(pipeline, world)
-        figures.rerun_writes = _night(pipeline, world)
+        figures.rerun_writes = _writes(pipeline, lambda: pipeline.deliver(world.prepared.plan_id))
+        if with_night:
+            figures.reruns = 1
+            figures.rerun_writes += _writes(pipeline, lambda: pipeline.night(world.month))
         if figures.rerun_writes:
-            problems.append(f"a further run wrote {figures.rerun_writes} times")
+            problems.append(f"running again wrote {figures.rerun_writes} times")
     verdict = judge(pipeline.sandbox, world.held)
     problems += verdict.problems()
     if verdict.orphans_neutralised < verdict.orphans:
@@ -192,7 +202,7 @@ def _neutralise(pipeline: Pipeline, world: World) -> list[str]:
         orphans, neutralised = orphans_of(pipeline.sandbox)
         if orphans == neutralised:
             break
-        writes = _night(pipeline, world)
+        writes = _writes(pipeline, lambda: pipeline.night(world.month))
         if writes > orphans - neutralised:
             problems.append(f"{writes} writes to neutralise {orphans - neutralised} orphans")
     return problems
@@ -216,10 +226,10 @@ def _resume_control(pipeline: Pipeline, world: World, protocol: str) -> str:
     return str(error)
 
 
-def _night(pipeline: Pipeline, world: World) -> int:
-    """A further night over what is delivered; returns how many writes ConnectWise got."""
+def _writes(pipeline: Pipeline, work: Callable[[], object]) -> int:
+    """How many writes ConnectWise got from some work."""
     since = pipeline.sandbox.health()["requests"]
-    pipeline.night(world.month)
+    work()
     return int(pipeline.sandbox.writes(since)["received"])
 
 
@@ -251,7 +261,7 @@ def run_trials(
             told = time.monotonic()
             config.say(f"{part}: {done} of {len(chosen)} trials, {total.duplicates} duplicates")
     total.failures = [
-        f"{found} (again: make prove SEED={config.seed} ARGS='--part {part} --only {name!r}')"
+        f"{found} (again: make prove SEED={config.seed} ARGS=\"--part {part} --only '{name}'\")"
         for name, _, found in (text.partition("\n") for text in total.failures)
     ]
     return total

@@ -75,41 +75,49 @@ class Elsewhere:
 class Tracer:
     """Counts executed lines of some files; at line kill_at the process is gone, at stop_at it stops itself.
 
-    The lines of `once` count in full the first and the last time that a step runs them; `marks` are the numbers of
-    all lines without those in between.
+    With wants_marks, `marks` are the numbers of all lines; of those of the files `once`, only the first and the last
+    time that a step runs each.
     """
 
     def __init__(self, order: Order) -> None:
-        self._files = {str((HERE if name == "controls.py" else PRODUCT) / name) for name in order["files"]}
         self._once = {str(PRODUCT / name) for name in order.get("once", ())}
-        self._kill_at, self._stop_at = order.get("kill_at", 0), order.get("stop_at", 0)
+        self._all: list[int] = []
+        self._first_and_last: dict[tuple[str, str, int], list[int]] = {}
         self.lines = 0
         self.step = ""
-        self._every: list[int] = []
-        self._first_and_last: dict[tuple[str, str, int], list[int]] = {}
+        self.trace = self._tracer(order)
 
-    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        """For sys.settrace."""
+    def _tracer(self, order: Order) -> Callable[[FrameType, str, Any], Any]:
+        """For sys.settrace. It runs for each line and each call: hence short."""
+        files = {str((HERE if name == "controls.py" else PRODUCT) / name) for name in order["files"]}
+        fatal = {order.get("kill_at"): signal.SIGKILL, order.get("stop_at"): signal.SIGSTOP}
+        wants_marks = order.get("wants_marks", False)
+
+        def on_line(frame: FrameType, event: str, _: Any) -> Any:
+            if event == "line":
+                self.lines += 1
+                if self.lines in fatal:
+                    os.kill(os.getpid(), fatal[self.lines])
+                if wants_marks:
+                    self._mark(frame)
+            return on_line
+
+        def on_call(frame: FrameType, *_: Any) -> Any:
+            return on_line if frame.f_code.co_filename in files else None
+
+        return on_call
+
+    def _mark(self, frame: FrameType) -> None:
         name = frame.f_code.co_filename
-        if name not in self._files:
-            return None
-        if event == "line":
-            self.lines += 1
-            if self.lines == self._kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if self.lines == self._stop_at:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            if name in self._once:
-                place = self._first_and_last.setdefault((self.step, name, frame.f_lineno), [])
-                place[1:] = [self.lines]
-            else:
-                self._every.append(self.lines)
-        return self
+        if name in self._once:
+            self._first_and_last.setdefault((self.step, name, frame.f_lineno), [self.lines])[1:] = [self.lines]
+        else:
+            self._all.append(self.lines)
 
     @property
     def marks(self) -> list[int]:
         """See the class."""
-        return sorted({*self._every, *(line for place in self._first_and_last.values() for line in place)})
+        return sorted({*self._all, *(line for place in self._first_and_last.values() for line in place)})
 
 
 def run(order: Order, report: Callable[..., object]) -> None:
@@ -121,7 +129,7 @@ def run(order: Order, report: Callable[..., object]) -> None:
     for tracer.step, work in TASKS[order["task"]](pipeline, order):
         report(step=tracer.step)
         try:
-            sys.settrace(tracer)
+            sys.settrace(tracer.trace)
             work()
         except (BillingSyncError, psycopg.Error) as error:  # the task fails; Airflow tries it again
             sys.settrace(None)
@@ -129,7 +137,7 @@ def run(order: Order, report: Callable[..., object]) -> None:
             break
         finally:
             sys.settrace(None)
-    report(lines=tracer.lines, **({"marks": tracer.marks} if order.get("wants_marks") else {}))
+    report(lines=tracer.lines, marks=tracer.marks)
 
 
 def start(order: Order) -> tuple[int, int]:
