@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,8 @@ app.add_typer(rules_app, name="rules")
 app.add_typer(settings_app, name="settings")
 app.add_typer(plan_app, name="plan")
 app.add_typer(additions_app, name="additions")
+pauses_app = typer.Typer(no_args_is_help=True, help="The stop button: nothing is written while a pause lasts.")
+app.add_typer(pauses_app, name="pauses")
 console = Console(width=max(120, Console().width))
 
 ME = getpass.getuser()
@@ -194,13 +197,19 @@ def approve_plan(plan_id: int, person: Person = ME) -> None:
 
 @additions_app.command("list")
 def list_additions() -> None:
-    """Additions that need a person: refused, or in conflict with what ConnectWise holds."""
+    """Additions that need a person: refused, in conflict with what ConnectWise holds, or not proven."""
     table = Table("key", "state", "agreement", "Addition", "problem")
     with _database() as connection:
         for row in connection.execute(
             """
-            select delivery_key, state, agreement_name, connectwise_addition_id, problem
-            from reporting.addition where state in ('refused', 'conflict') order by agreement_name, delivery_key
+            select delivery_key, state, agreement_name, connectwise_addition_id,
+                coalesce(problem, 'not proven: see the breaches of the last run')
+            from reporting.addition as addition
+            where state in ('refused', 'conflict') or (state = 'delivered' and exists (
+                select from delivery.addition_line as carried
+                where carried.delivery_key = addition.delivery_key and carried.proven_run_id is null
+            ))
+            order by agreement_name, delivery_key
             """
         ).fetchall():
             table.add_row(*("" if value is None else str(value) for value in row))
@@ -209,13 +218,17 @@ def list_additions() -> None:
 
 @additions_app.command("retry")
 def retry_addition(
-    delivery_key: Annotated[str, typer.Argument(help="As `additions list` shows it")], person: Person = ME
+    delivery_key: Annotated[str, typer.Argument(help="As `additions list` shows it")],
+    anew: Annotated[
+        bool, typer.Option("--anew", help="It was deleted or changed in ConnectWise: decide its open lines again.")
+    ] = False,
+    person: Person = ME,
 ) -> None:
     """The cause is mended in ConnectWise: let the next run try again, whatever was refused before."""
     from billing_sync.plan import retry_addition as retry
 
     with _database() as connection:
-        state = retry(connection, delivery_key, person)
+        state = retry(connection, delivery_key, person, anew=anew)
     console.print(f"{delivery_key} was {state}; the next run tries again")
 
 
@@ -229,6 +242,48 @@ def confirm_addition(
     with _database() as connection:
         lines = confirm(connection, delivery_key, person)
     console.print(f"{delivery_key}: {lines} lines are delivered")
+
+
+Company = Annotated[int | None, typer.Option("--company", help="ConnectWise id of a company; without it: everything.")]
+
+
+@pauses_app.command("list")
+def list_pauses() -> None:
+    """Pauses that last, with who set them and why."""
+    from billing_sync.pauses import active_pauses
+
+    table = Table("company", "since (UTC)", "by", "why")
+    with _database() as connection:
+        for found in active_pauses(connection):
+            whom = "everything" if found["company_id"] is None else f"{found['company_name']} ({found['company_id']})"
+            since = f"{found['paused_at'].astimezone(UTC):%Y-%m-%d %H:%M}"
+            table.add_row(whom, since, found["paused_by"], found["reason"])
+    console.print(table)
+
+
+@pauses_app.command("begin")
+def begin_pause(
+    reason: Annotated[str, typer.Option("--reason", help="Why; everybody who meets the pause reads it.")],
+    company: Company = None,
+    person: Person = ME,
+) -> None:
+    """Stop writing to ConnectWise, at the next write even of a run under way."""
+    from billing_sync.pauses import pause
+
+    with _database() as connection:
+        is_new = pause(connection, reason, person, company)
+    whom = "delivery" if company is None else f"delivery to company {company}"
+    console.print(f"{whom} is paused by {person}" if is_new else f"{whom} was paused already")
+
+
+@pauses_app.command("end")
+def end_pause(company: Company = None, person: Person = ME) -> None:
+    """Let writing go on: with the next run, or with apply_plan for a plan that was stopped."""
+    from billing_sync.pauses import end_pause as end
+
+    with _database() as connection:
+        end(connection, person, company)
+    console.print("delivery goes on" if company is None else f"delivery to company {company} goes on")
 
 
 def main() -> None:

@@ -117,6 +117,7 @@ class Claim:
 
 def paused(words: str, company_id: int | None) -> PausedError:
     """The error for a pause; words: by whom and why."""
+    words = words.rstrip(".")
     if company_id is None:
         return PausedError(
             f"Delivery is paused by {words}. When that is mended: python -m billing_sync pauses end; "
@@ -147,7 +148,7 @@ def hold_claim(
         token = _take(connection, agreement_id, worker, lease_seconds, is_locked=is_locked)
         yield Claim(connection, agreement_id, token, worker)
     finally:
-        if is_locked:
+        if is_locked and not connection.closed:  # it ends with its connection
             connection.execute("select pg_advisory_unlock(hashtext('billing_sync.deliver'), %s)", [agreement_id])
 
 

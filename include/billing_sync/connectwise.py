@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -203,16 +203,29 @@ class ConnectWise:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def create_addition(self, agreement_id: int, body: Mapping[str, Any]) -> Record:
+    def create_addition(
+        self, agreement_id: int, body: Mapping[str, Any], *, note: Callable[[], None] | None = None
+    ) -> Record:
         """POST an Addition, once. Returns the record as stored, its id included.
+
+        note: called right before it is sent; what it raises is raised, and nothing is sent.
 
         Raises WriteRefusedError, WriteOutcomeUnknownError, or ConfigurationError if this client is read-only.
         """
         path = f"/finance/agreements/{agreement_id:d}/additions"
-        return self._write("POST", path, dict(body), f"new Addition in agreement {agreement_id}")
+        return self._write("POST", path, dict(body), f"new Addition in agreement {agreement_id}", note)
 
-    def patch_addition(self, agreement_id: int, addition_id: int, operations: Sequence[Mapping[str, Any]]) -> Record:
+    def patch_addition(
+        self,
+        agreement_id: int,
+        addition_id: int,
+        operations: Sequence[Mapping[str, Any]],
+        *,
+        note: Callable[[], None] | None = None,
+    ) -> Record:
         """PATCH an Addition, once. Returns the record as stored.
+
+        note: as for create_addition.
 
         operations: `{"op": "replace", "path": "unitPrice", "value": Decimal("5.20")}`. A path is a bare field name:
         ConnectWise answers a sub-path with 200 and changes nothing, so ValueError is raised for one.
@@ -223,12 +236,13 @@ class ConnectWise:
             if not isinstance(path, str) or not re.fullmatch(r"[A-Za-z]+", path):
                 raise ValueError(f"{path!r} is not a bare field name: ConnectWise would ignore it")
         resource = f"/finance/agreements/{agreement_id:d}/additions/{addition_id:d}"
-        return self._write("PATCH", resource, list(operations), f"Addition {addition_id} of agreement {agreement_id}")
+        what = f"Addition {addition_id} of agreement {agreement_id}"
+        return self._write("PATCH", resource, list(operations), what, note)
 
-    def _write(self, method: str, path: str, body: Any, what: str) -> Record:
+    def _write(self, method: str, path: str, body: Any, what: str, note: Callable[[], None] | None) -> Record:
         if self.read_only:
             raise ConfigurationError(f"ConnectWise, {what}: not written, since this is a dry run.")
-        answer = self._transport.send("POST" if method == "POST" else "PATCH", _PATH + path, body, what=what)
+        answer = self._transport.send("POST" if method == "POST" else "PATCH", _PATH + path, body, what=what, note=note)
         record: Record = answer.body
         if not isinstance(record.get("id"), int):
             raise WriteOutcomeUnknownError(

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 CREATE_TRIES = 3
 PATCH_TRIES = 3
+LASTING = ("activate", "update", "deactivate")  # operations on the one Addition that counts
 LOCK_WAIT = "60s"
 LEASE_SECONDS = 120.0  # above the longest time between two writes of a worker that lives: a slow list of Additions
 
@@ -159,7 +160,7 @@ class Deliverer:
             self._begin(item, agreement)
         open_additions = self._open_additions(agreement_id)
         standing: dict[int, Record] = {}
-        if any(addition["state"] == "updating" for addition in open_additions):
+        if any(addition["state"] in ("intended", "updating") for addition in open_additions):
             standing = self._list(agreement_id)
         unfinished: list[str] = []
         for addition in open_additions:
@@ -235,7 +236,7 @@ class Deliverer:
         if self._is_decided_otherwise(item) or self._cycle_is_taken(item):
             self._skip(item)
             return
-        unanswered = self._unanswered_write(item["delivery_key"]) if item["action"] == "update" else None
+        unanswered = self._may_come_late(item) if item["action"] == "update" else ""
         if unanswered:
             self._set_aside_item(item, "skipped", "addition_not_settled", unanswered)
             self.counts.skipped += 1
@@ -316,9 +317,10 @@ class Deliverer:
                     where known.state = 'refused'
                         -- What stands inert on another agreement is forgotten, unless it may become billable yet.
                         and (known.agreement_id = excluded.agreement_id or not exists (
-                            select from delivery.attempt
-                            where attempt.delivery_key = known.delivery_key
-                                and attempt.operation = 'activate' and attempt.outcome = 'unknown'
+                            select from delivery.unanswered_write as late
+                            where late.delivery_key = known.delivery_key and late.operation <> 'create'
+                                and late.attempted_at + billing.text_setting('settle_seconds')::integer
+                                    * interval '1 second' > clock_timestamp()
                         ))
                     returning delivery_key
                     """,
@@ -350,10 +352,11 @@ class Deliverer:
                 self._set_item_state(item, "done")
         return began
 
-    def _unanswered_write(self, delivery_key: str, operation: str | None = None) -> str:
-        """In words, that a write of an Addition got no answer and is too young to be reckoned with no more.
+    def _may_come_late(self, addition: dict[str, Any], operations: Sequence[str] = LASTING) -> str:
+        """In words, that a write of an Addition got no answer, and is so young that it may still be applied.
 
-        A late PATCH of old values would undo a newer one, and a late create would stand beside another.
+        Then a newer PATCH could be undone, and what was given up could become billable. To be asked before ConnectWise
+        is read: what is read before would not count any more.
         """
         found = self._one(
             """
@@ -366,18 +369,23 @@ class Deliverer:
                 ) as settled_at
             from delivery.unanswered_write
             where
-                delivery_key = %(key)s and operation = coalesce(%(operation)s, operation)
+                delivery_key = %s and operation = any(%s)
                 and attempted_at + billing.text_setting('settle_seconds')::integer * interval '1 second'
                     > clock_timestamp()
             order by attempted_at desc limit 1
             """,
-            {"key": delivery_key, "operation": operation},
+            # Created inert, it bills nothing however late it comes.
+            [addition["delivery_key"], [*operations] if self._is_inert else [*operations, "create"]],
         )
-        return (
-            f"an earlier {found['operation']} got no answer and may be applied until {found['settled_at']}"
-            if found
-            else ""
-        )
+        if found is None:
+            return ""
+        return f"an earlier {found['operation']} got no answer and may be applied until {found['settled_at']}"
+
+    def _wait_for(self, addition: dict[str, Any], unanswered: str) -> None:
+        """Raises InDoubtError if a write may still come; the Addition keeps its state for a later try."""
+        if unanswered:
+            self.counts.in_doubt += 1
+            raise InDoubtError(f"{addition['delivery_key']}: {unanswered}; until then nothing is decided about it")
 
     def _lines_changed_since_plan(self, item: dict[str, Any]) -> str:
         """In words, what of the plan's lines is not as it was; a line of another plan's Addition is told by its key."""
@@ -465,7 +473,7 @@ class Deliverer:
 
         standing: the agreement's Additions by id, as they were just before (one list instead of a look-up each).
         """
-        if addition["state"] == "intended" and not self._create(addition):
+        if addition["state"] == "intended" and not self._create(addition, standing):
             return
         if addition["state"] == "created":
             self._activate(addition)
@@ -479,6 +487,7 @@ class Deliverer:
         already as planned stays; else the lines are free again, and decided anew by the next run.
         """
         is_update = addition["state"] == "updating"
+        self._wait_for(addition, self._may_come_late(addition))
         if addition["state"] == "intended" and not (addition["was_attempted"] and self._adopt(addition)):
             self._take_back(addition, "agreement_changed", changed)
             return
@@ -511,20 +520,26 @@ class Deliverer:
 
     # -- create inert, record the winner ---------------------------------------------------------------------------
 
-    def _create(self, addition: dict[str, Any]) -> bool:
+    def _create(self, addition: dict[str, Any], standing: dict[int, Record]) -> bool:
         """True when a ConnectWise id is recorded, whoever posted it; False when ConnectWise refused the Addition."""
+        # Also what this ledger does not know of: it may have been restored from a backup.
+        if self._take_standing(addition, standing):
+            return True
         is_in_doubt = addition["was_attempted"]
         said = ""
         for _ in range(CREATE_TRIES):
+            unanswered = self._may_come_late(addition, ()) if is_in_doubt else ""
             if is_in_doubt and self._adopt(addition):
                 return True
-            if is_in_doubt and not self._is_inert:
-                self._require_settled(addition)
+            if unanswered:
+                # Where it cannot be created inert, none is created again before a late one must have come.
+                self._wait_for(addition, unanswered)
             try:
-                self._invoke(addition, "create")
                 payload = addition["payload"]
                 record = self._connectwise.create_addition(
-                    addition["agreement_id"], inert(payload) if self._is_inert else payload
+                    addition["agreement_id"],
+                    inert(payload) if self._is_inert else payload,
+                    note=lambda: self._invoke(addition, "create"),
                 )
             except WriteRefusedError as error:
                 self._attempt(addition, "create", "fail", detail=str(error))
@@ -544,10 +559,12 @@ class Deliverer:
             self._require_marker(addition, record)
             self.counts.created += 1
             return True
-        if is_in_doubt and self._adopt(addition):
+        if not is_in_doubt:
+            raise TemporaryError(said)
+        if self._adopt(addition):
             return True
-        self.counts.in_doubt += is_in_doubt
-        raise InDoubtError(f"{addition['delivery_key']}: not created in {CREATE_TRIES} tries. {said}")
+        self.counts.in_doubt += 1
+        raise InDoubtError(f"{addition['delivery_key']}: no answer to {CREATE_TRIES} tries to create it. {said}")
 
     def _require_marker(self, addition: dict[str, Any], record: Record) -> None:
         """Without its marker an Addition whose answer is lost would never be found again: nothing more is created."""
@@ -561,19 +578,14 @@ class Deliverer:
         pause(self._db, reason, "delivery")
         raise MarkerLostError(f"{reason} Delivery is paused; then: python -m billing_sync pauses end")
 
-    def _require_settled(self, addition: dict[str, Any]) -> None:
-        """Where Additions cannot be created inert, none is created again before a late one must have come."""
-        unanswered = self._unanswered_write(addition["delivery_key"], "create")
-        if unanswered:
-            self.counts.in_doubt += 1
-            raise InDoubtError(f"{addition['delivery_key']}: {unanswered}; until then nothing is sent again")
-
     def _adopt(self, addition: dict[str, Any]) -> bool:
-        """Look for what an earlier try may have left in ConnectWise: our marker on this agreement, lowest id."""
+        """Look for what an earlier try may have left in ConnectWise."""
+        return self._take_standing(addition, self._list(addition["agreement_id"]))
+
+    def _take_standing(self, addition: dict[str, Any], records: dict[int, Record]) -> bool:
+        """Record the Addition with our marker on this agreement, if there is one: the lowest id."""
         found = [
-            addition_id
-            for addition_id, record in self._list(addition["agreement_id"]).items()
-            if self._marker.read(record) == addition["marker"]
+            addition_id for addition_id, record in records.items() if self._marker.read(record) == addition["marker"]
         ]
         if not found:
             return False
@@ -602,15 +614,19 @@ class Deliverer:
 
     def _update(self, addition: dict[str, Any], standing: dict[int, Record]) -> None:
         """Change an Addition that stands, unless a person changed it since we last read it back."""
-        addition_id = addition["connectwise_addition_id"]
-        record = standing.get(addition_id) or self._connectwise.addition(addition["agreement_id"], addition_id)
-        if record is None:
-            self._conflict(addition, "changed_in_connectwise", "the Addition was deleted in ConnectWise")
-            return
-        since_last = differences(addition["applied_payload"], record, self._marker)
-        if since_last and differences(addition["payload"], record, self._marker):
-            self._conflict(addition, "changed_in_connectwise", "; ".join(since_last))
-            return
+        agreement_id, addition_id = addition["agreement_id"], addition["connectwise_addition_id"]
+        record = standing.get(addition_id)
+        if record is None or differences(addition["applied_payload"], record, self._marker):
+            unanswered = self._may_come_late(addition)
+            record = self._connectwise.addition(agreement_id, addition_id)
+            if record is None:
+                self._conflict(addition, "changed_in_connectwise", "the Addition was deleted in ConnectWise")
+                return
+            since_last = differences(addition["applied_payload"], record, self._marker)
+            if since_last and differences(addition["payload"], record, self._marker):
+                self._wait_for(addition, unanswered)
+                self._conflict(addition, "changed_in_connectwise", "; ".join(since_last))
+                return
         operations = patch_operations(addition["payload"], addition["applied_payload"])
         if not operations or self._patch(addition, "update", operations):
             self._set_state(addition, "active")
@@ -619,11 +635,15 @@ class Deliverer:
     def _patch(self, addition: dict[str, Any], operation: str, operations: Sequence[dict[str, Any]]) -> bool:
         """Send an idempotent PATCH until its fate is known. False when ConnectWise refused it (the line is held)."""
         addition_id = addition["connectwise_addition_id"]
-        said = ""
+        said, is_in_doubt = "", False
         for _ in range(PATCH_TRIES):
-            self._invoke(addition, operation, addition_id)
             try:
-                self._connectwise.patch_addition(addition["agreement_id"], addition_id, operations)
+                self._connectwise.patch_addition(
+                    addition["agreement_id"],
+                    addition_id,
+                    operations,
+                    note=lambda: self._invoke(addition, operation, addition_id),
+                )
             except WriteRefusedError as error:
                 self._attempt(addition, operation, "fail", connectwise_addition_id=addition_id, detail=str(error))
                 said = str(error)
@@ -635,15 +655,18 @@ class Deliverer:
                 return False
             except WriteOutcomeUnknownError as error:
                 self._attempt(addition, operation, "unknown", connectwise_addition_id=addition_id, detail=str(error))
-                said = str(error)
+                said, is_in_doubt = str(error), True
                 continue
             self._attempt(addition, operation, "ok", connectwise_addition_id=addition_id)
             return True
+        if not is_in_doubt:
+            raise TemporaryError(said)
         self.counts.in_doubt += 1
         raise InDoubtError(f"{addition['delivery_key']}: no answer to {PATCH_TRIES} tries to {operation} it. {said}")
 
     def _judge_refusal(self, addition: dict[str, Any], operation: str, error: WriteRefusedError) -> None:
         """A refused activation left the Addition inert, unless it is gone or an earlier try went through unanswered."""
+        self._wait_for(addition, self._may_come_late(addition))
         if operation == "update":
             self._conflict(addition, "refused_by_connectwise", str(error))
             return
@@ -696,13 +719,16 @@ class Deliverer:
         agreement_id, addition_id = addition["agreement_id"], addition["connectwise_addition_id"]
         record = records.get(addition_id)
         found = differences(addition["payload"], record, self._marker) if record else ["it is not listed"]
+        unanswered = ""
         if found:  # the list may be stale: ask for the record itself before judging
+            unanswered = self._may_come_late(addition)
             record = self._connectwise.addition(agreement_id, addition_id)
             found = differences(addition["payload"], record, self._marker) if record else ["it is gone"]
         if found:
             back = addition["applied_payload"]
             if record is not None:
                 self._patch(addition, "deactivate", self._silence() if back is None else patch_operations(back))
+            self._wait_for(addition, unanswered)
             self._conflict(addition, "echo_differs", "; ".join(found))
             return
         with self._fenced():
@@ -861,7 +887,7 @@ class Deliverer:
         return self._claim.fenced()
 
     def _invoke(self, addition: dict[str, Any], operation: str, addition_id: int | None = None) -> None:
-        """To be called right before each write: notes it down, or raises if it must not be sent."""
+        """Called right before each write is sent: notes it down, or raises if it must not be sent."""
         assert self._claim is not None
         self._claim.invoke(
             delivery_key=addition["delivery_key"],

@@ -161,6 +161,11 @@ def _writable(value: Any) -> Any:
     return value
 
 
+def _clock() -> float:
+    """Seconds that also pass while the process, or the machine, stands still."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 # -- the transport -----------------------------------------------------------------------------------------------------
 
 OK, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND = 200, 400, 401, 403, 404
@@ -182,6 +187,7 @@ class Limits:
     body: int = 64 * 1024 * 1024
     attempts: int = 5  # of a read
     first_wait: float = 1.0
+    noted: float = 30.0  # between noting a write down and sending it
     longest_wait: float = 120.0  # a longer Retry-After is left to the task's own retry
     sleep: Callable[[float], None] = time.sleep
 
@@ -360,9 +366,19 @@ class Transport:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def send(self, method: Literal["POST", "PATCH"], path: str, body: Any, *, what: str) -> Answer:
+    def send(
+        self,
+        method: Literal["POST", "PATCH"],
+        path: str,
+        body: Any,
+        *,
+        what: str,
+        note: Callable[[], None] | None = None,
+    ) -> Answer:
         """Send a write, once. Returns a 2xx answer whose body is a JSON object.
 
+        note: called when its turn has come, right before it is sent. It may raise; nothing is sent then, nor when this
+        process stood still since: by now others may reckon with the request no more.
         Raises WriteRefusedError when it was certainly not applied: nothing was sent (status None), or 400, 401, 403,
         404, 429. Raises WriteOutcomeUnknownError otherwise, 2xx with an unreadable body included. A body that is no
         JSON (float, NaN) raises TypeError or ValueError before anything is sent.
@@ -376,6 +392,13 @@ class Transport:
             unable = str(error)
         if unable is not None:
             raise WriteRefusedError(f"{place}: not sent. {unable}", status=None)
+        if note is not None:
+            noting = _clock()
+            note()
+            if _clock() - noting > self._limits.noted:
+                raise WriteRefusedError(
+                    f"{place}: not sent, since this process stood still for {_clock() - noting:.0f} s.", status=None
+                )
         came = self._request(method, path, {}, content, {"Content-Type": "application/json"})
         if isinstance(came, _Failure):
             words = f"{place}: {came.words} (connection {self.connection}, {self.host})"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from billing_sync.db import Connection
-from billing_sync.errors import ConfigurationError
+from billing_sync.errors import ConfigurationError, PausedError
+from billing_sync.pauses import require_no_pause
 from billing_sync.run import log_entry
 from billing_sync.settings import get_setting
 
@@ -43,13 +44,21 @@ def approve_plan(connection: Connection, plan_id: int, approved_by: str) -> None
 
 
 def approve_automatically(connection: Connection, run_id: int) -> bool:
-    """Approve the run's plan if Automated Daily Sync is on and it is no dry run. Returns whether it is approved now."""
+    """Approve the run's plan if Automated Daily Sync is on, it is no dry run, and delivery is not paused.
+
+    Returns whether it is approved now.
+    """
     plan_id = plan_of_run(connection, run_id)
     row = connection.execute("select state, is_dry_run from delivery.plan where plan_id = %s", [plan_id]).fetchone()
     assert row is not None
     if row[0] in ("approved", "applied"):
         return True
     if row[0] != "proposed" or row[1] or get_setting(connection, "automated_daily_sync") is not True:
+        return False
+    try:
+        require_no_pause(connection)
+    except PausedError as error:
+        log_entry(connection, run_id, "WARNING", "delivery_paused", str(error), plan_id=plan_id)
         return False
     approve_plan(connection, plan_id, AUTOMATIC)
     return True
@@ -110,35 +119,54 @@ def run_of_plan(connection: Connection, plan_id: int) -> int:
     return int(row[0])
 
 
-def retry_addition(connection: Connection, delivery_key: str, person: str) -> str:
+def retry_addition(connection: Connection, delivery_key: str, person: str, *, anew: bool = False) -> str:
     """Let the next run try an Addition again that was refused or is in conflict. Returns the state it was in.
 
     What was delivered before is compared with ConnectWise anew before anything is written: a person's change that still
-    stands makes it a conflict again. Raises ConfigurationError for an Addition in any other state.
+    stands makes it a conflict again.
+    anew: also for a delivered Addition that the proof does not find as delivered (deleted, say). Its lines that are not
+    proven are decided again, and it is created again unless ConnectWise still holds one with its marker, which is then
+    brought to the values of the plan. Raises ConfigurationError for an Addition in any other state.
     """
     with connection.transaction():
         row = connection.execute(
-            "select state, problem from delivery.addition where delivery_key = %s for update", [delivery_key]
+            """
+            select state, problem, exists (
+                select from delivery.addition_line as carried
+                where carried.delivery_key = addition.delivery_key and carried.proven_run_id is null
+            )
+            from delivery.addition where delivery_key = %s for update
+            """,
+            [delivery_key],
         ).fetchone()
-        if row is None or row[0] not in ("refused", "conflict"):
+        is_unproven = row is not None and row[0] == "delivered" and row[2]
+        if row is None or not (row[0] in ("refused", "conflict") or (anew and is_unproven)):
             raise ConfigurationError(
                 f"There is no Addition {delivery_key!r} that was refused or is in conflict"
                 + (f": it is {row[0]}." if row else ".")
+                + (" Where it is not as it was delivered: --anew." if is_unproven else "")
                 + " List them with: python -m billing_sync additions list"
+            )
+        if anew:
+            connection.execute(
+                "delete from delivery.addition_line where delivery_key = %s and proven_run_id is null", [delivery_key]
             )
         connection.execute(
             """
             update delivery.addition set
                 -- Never read back as equal: planned anew, whatever its payload; the ConnectWise id stays its own.
-                state = case when applied_payload is null then 'refused' else 'delivered' end,
+                state = case when applied_payload is null or %(anew)s then 'refused' else 'delivered' end,
                 payload_hash = '',
-                payload = coalesce(applied_payload, payload)
-            where delivery_key = %s
+                payload = coalesce(applied_payload, payload),
+                connectwise_addition_id = case when not %(anew)s then connectwise_addition_id end,
+                applied_payload = case when not %(anew)s then applied_payload end
+            where delivery_key = %(key)s
             """,
-            [delivery_key],
+            {"anew": anew, "key": delivery_key},
         )
         log_entry(
-            connection, None, "INFO", "addition_retried", f"{person} lets {delivery_key} be tried again",
+            connection, None, "INFO", "addition_retried",
+            f"{person} lets {delivery_key} be {'made anew' if anew else 'tried again'}",
             delivery_key=delivery_key, was=row[0], problem=row[1],
         )  # fmt: skip
     return str(row[0])

@@ -51,8 +51,21 @@ def open_run(
     is_dry_run: bool = False,
     requester_id: str | None = None,
 ) -> int:
-    """Open a run, or open it again when its task is run again; returns its run_id."""
+    """Open a run, or open it again when its task is run again; returns its run_id.
+
+    Runs that never ended (their DAG run was cut off by its time-out, say) are closed as failed.
+    """
     with connection.transaction():
+        abandoned = connection.execute(
+            """
+            update audit.run set state = 'failed', ended_at = now()
+            where state = 'running' and started_at < now() - interval '1 day' and (dag_id, dag_run_id) <> (%s, %s)
+            returning run_id
+            """,
+            [dag_id, dag_run_id],
+        ).fetchall()
+        for (abandoned_id,) in abandoned:
+            log_entry(connection, abandoned_id, "WARNING", "run_abandoned", f"Run {abandoned_id} never ended; closed.")
         row = connection.execute(
             """
             insert into audit.run

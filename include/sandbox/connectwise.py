@@ -541,6 +541,8 @@ class ConnectWise:
             problems.append(("product", "The product is inactive."))
         if before is None and agreement["agreementStatus"] != "Active" and not settings["allow_ended_agreements"]:
             problems.append(("agreementId", f"The agreement is {agreement['agreementStatus'].lower()}."))
+        if settings["refuse_do_not_bill"] and record["billCustomer"] == "DoNotBill":
+            problems.append(("billCustomer", "Do Not Bill is not allowed on this agreement."))
         effective, cancelled = record["effectiveDate"], record["cancelledDate"]
         if effective and cancelled and parse_date(cancelled) < parse_date(effective):
             problems.append(("cancelledDate", "The cancelled date is before the effective date."))

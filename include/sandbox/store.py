@@ -63,6 +63,7 @@ DEFAULT_SETTINGS: Json = {
     "allow_inactive_products": False,
     "allow_ended_agreements": False,  # a new Addition on a cancelled or expired agreement
     "revalidate_effective_date": False,  # refuse a PATCH whose unchanged effectiveDate has been invoiced since
+    "refuse_do_not_bill": False,  # Additions may not be created, nor made, Do Not Bill
     # The day by which agreements and Additions count as over (the data set never asks the wall clock).
     "today": "2026-12-01",
 }

@@ -70,6 +70,18 @@ def test_a_run_that_is_opened_again_is_the_same_run(pipeline: Pipeline) -> None:
     assert open_it(SEP, dag_run_id="two") != first
 
 
+def test_a_run_that_was_cut_off_is_closed_by_the_next_one(pipeline: Pipeline) -> None:
+    cut_off, long_running = pipeline.open("nightly", [SEP]), pipeline.open("backfill", [SEP])
+    pipeline.connection.execute(
+        "update audit.run set started_at = now() - interval '25 hours' where run_id = %s", [cut_off]
+    )
+    pipeline.open("nightly", [OCT])
+    states = dict(pipeline.rows("select run_id, state from audit.run where ended_at is not null or run_id > 1"))
+    assert states[cut_off] == "failed"
+    assert states[long_running] == "running"
+    assert f"run_abandoned: Run {cut_off} never ended" in pipeline.warnings()
+
+
 def test_how_a_run_ends(pipeline: Pipeline) -> None:
     reference = pipeline.open("reference", [])
     assert finish_run(pipeline.connection, reference) == "succeeded"

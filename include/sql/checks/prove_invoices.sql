@@ -1,6 +1,8 @@
 -- Guarantees: per invoice of the run, source = delivered + held + excluded + awaiting approval + in doubt, where
 -- delivered counts only what this run re-read from ConnectWise and found equal to the cent, billable, and touching the
 -- cycles of its lines and no other. A line whose cycle ConnectWise has invoiced since counts by the proof made before.
+-- A customer with a breach is parked: nothing more is written for it until a later proof finds it mended, or a person
+-- ends the pause. Additions of ours that are not the recorded one are noted down, for delivery to neutralise.
 -- Ends with the breaches, one row each; no row: every promise held.
 -- May run again: makes the run's proof anew. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
 
@@ -26,6 +28,7 @@ select
     carried.cycle_start,
     ledger.state,
     ledger.agreement_id,
+    ledger.company_id,
     ledger.connectwise_addition_id,
     ledger.marker,
     carried.proven_run_id is not null and carried.cycle_end < agreement.next_invoice_date as is_invoiced_and_proven,
@@ -119,30 +122,38 @@ from per_invoice;
 create temporary table breach on commit drop as
 select 'difference' as code,
     format('Invoice %s: %s %s are not accounted for', invoice.invoice_number, proof.difference, proof.currency) as message,
-    jsonb_build_object('invoice_id', proof.invoice_id) as subject
-from audit.invoice_proof as proof join billing.invoice as invoice using (invoice_id)
+    jsonb_build_object('invoice_id', proof.invoice_id) as subject,
+    case when mapped.state = 'approved' then mapped.company_id end as parked_company_id
+from audit.invoice_proof as proof
+join billing.invoice as invoice using (invoice_id)
+left join mapping.organization_mapping as mapped using (organization_id)
 where proof.run_id = audit.current_run_id() and proof.difference <> 0
 union all
 select 'in_doubt',
     format('Line %s: Addition %s on agreement %s %s', line_id, connectwise_addition_id, agreement_id, coalesce(nullif(finding, ''), 'is not settled')),
-    jsonb_build_object('line_id', line_id, 'delivery_key', delivery_key)
+    jsonb_build_object('line_id', line_id, 'delivery_key', delivery_key),
+    -- What is under way yet is finished by the next run, which a pause would forbid.
+    case when state in ('delivered', 'conflict') then company_id end
 from carried_line where not is_verified and not is_invoiced_and_proven
 union all
 select 'bills_without_line',
     format('Agreement %s: Addition %s of ours bills, but carries no line (%s: %s)', observed.agreement_id,
         observed.addition_id, ledger.state, ledger.problem),
-    jsonb_build_object('agreement_id', observed.agreement_id, 'delivery_key', ledger.delivery_key)
+    jsonb_build_object('agreement_id', observed.agreement_id, 'delivery_key', ledger.delivery_key),
+    ledger.company_id
 from observed
 join delivery.addition as ledger
     on ledger.agreement_id = observed.agreement_id and ledger.connectwise_addition_id = observed.addition_id
 where
     observed.bill_customer = 'Billable'
+    and observed.ext_price is distinct from 0
     and not exists (select from delivery.addition_line as carried where carried.delivery_key = ledger.delivery_key)
 union all
 select 'bills_too_long',
     format('Agreement %s: Addition %s of ours bills until %s, its last line is of the cycle that ends %s', observed.agreement_id,
         observed.addition_id, coalesce(observed.cancelled_date::text, 'for ever'), span.last_day),
-    jsonb_build_object('agreement_id', observed.agreement_id, 'delivery_key', ledger.delivery_key)
+    jsonb_build_object('agreement_id', observed.agreement_id, 'delivery_key', ledger.delivery_key),
+    ledger.company_id
 from observed
 join delivery.addition as ledger
     on ledger.agreement_id = observed.agreement_id and ledger.connectwise_addition_id = observed.addition_id
@@ -163,11 +174,66 @@ where
     )
 union all
 select 'duplicate',
-    format('Agreement %s: %s billable Additions carry the marker %s', agreement_id, count(*), marker),
-    jsonb_build_object('agreement_id', agreement_id, 'marker', marker)
+    format('Agreement %s: %s billable Additions carry the marker %s', observed.agreement_id, count(*), observed.marker),
+    jsonb_build_object('agreement_id', observed.agreement_id, 'marker', observed.marker),
+    agreement.company_id
 from observed
-where bill_customer = 'Billable' and marker is not null
-group by agreement_id, marker having count(*) > 1;
+join mapping.agreement as agreement using (agreement_id)
+where observed.bill_customer = 'Billable' and observed.ext_price is distinct from 0 and observed.marker is not null
+group by observed.agreement_id, observed.marker, agreement.company_id having count(*) > 1;
+
+insert into delivery.orphan (agreement_id, connectwise_addition_id, delivery_key, neutralised_at)
+select
+    ledger.agreement_id, observed.addition_id, ledger.delivery_key,
+    case when observed.bill_customer = 'DoNotBill' and observed.cancelled_date = observed.effective_date then now() end
+from observed
+join delivery.addition as ledger on ledger.agreement_id = observed.agreement_id and ledger.marker = observed.marker
+where ledger.connectwise_addition_id <> observed.addition_id
+on conflict (agreement_id, connectwise_addition_id) do nothing;
+
+with parked as (
+    select parked_company_id as company_id, min(message) as message, count(*) as breaches from breach
+    where parked_company_id is not null
+    group by parked_company_id
+),
+said as (
+    insert into delivery.pause (company_id, reason, paused_by, proof_run_id)
+    select
+        company_id, message || case when breaches > 1 then format(' (and %s more)', breaches - 1) else '' end,
+        'the proof of run ' || audit.current_run_id(), audit.current_run_id()
+    from parked
+    on conflict ((coalesce(company_id, 0))) where ended_at is null do nothing
+    returning company_id, reason
+)
+insert into audit.log_entry (run_id, level, code, message, subject)
+select
+    audit.current_run_id(), 'WARNING', 'customer_parked',
+    format('Delivery to company %s is paused until this is mended: %s', company_id, reason),
+    jsonb_build_object('company_id', company_id)
+from said;
+
+-- A proof's own pause ends when all that the customer has of ours was read again and found right.
+with mended as (
+    update delivery.pause as pause set ended_by = 'the proof of run ' || audit.current_run_id(), ended_at = now()
+    where
+        pause.ended_at is null
+        and pause.proof_run_id <> audit.current_run_id()
+        and exists (
+            select from proof_invoice join mapping.organization_mapping as mapped using (organization_id)
+            where mapped.company_id = pause.company_id and mapped.state = 'approved'
+        )
+        and not exists (select from breach where breach.parked_company_id = pause.company_id)
+        and not exists (
+            select from carried_line where carried_line.company_id = pause.company_id
+                and not carried_line.is_verified and not carried_line.is_invoiced_and_proven
+        )
+    returning pause.company_id
+)
+insert into audit.log_entry (run_id, level, code, message, subject)
+select
+    audit.current_run_id(), 'INFO', 'customer_released', format('Delivery to company %s goes on: the proof finds it mended', company_id),
+    jsonb_build_object('company_id', company_id)
+from mended;
 
 -- Copying an agreement in ConnectWise copies its Additions, markers included. A person did that; it is said, not undone.
 insert into audit.log_entry (run_id, level, code, message, subject)

@@ -146,7 +146,7 @@ insert into billing.held_reason_code (reason_code, title, cure) values
 ('invoiced_meanwhile', 'ConnectWise invoiced the agreement while the Addition was being delivered', 'Look at the invoice in ConnectWise. If it has the line: python -m billing_sync additions confirm KEY. If not: additions retry KEY.'),
 ('line_changed', 'The line changed after its plan was approved', 'Nothing: the next run decides again.'),
 ('echo_differs', 'ConnectWise stored something else than was sent', 'Compare the Addition in ConnectWise (it was set to Do Not Bill, or back to what it was), then: python -m billing_sync additions retry KEY.'),
-('changed_in_connectwise', 'Somebody changed or deleted the Addition in ConnectWise', 'Nothing is overwritten. Put the Addition back in ConnectWise, then: python -m billing_sync additions retry KEY; or bill the line by hand and exclude it.');
+('changed_in_connectwise', 'Somebody changed or deleted the Addition in ConnectWise', 'Nothing is overwritten. Put the Addition back in ConnectWise, then: python -m billing_sync additions retry KEY. If our values shall stand: additions retry KEY --anew. Or bill the line by hand and exclude it.');
 
 update billing.held_reason_code set is_found_later = true
 where reason_code in (

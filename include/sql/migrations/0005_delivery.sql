@@ -220,6 +220,18 @@ where
 comment on view billing.line_in_scope is
 'The lines that the current run decides about: not carried by an Addition yet, of its periods and organizations. A nightly run decides about all open lines, so that one cured cause releases every line of it.';
 
+create view delivery.unanswered_write as
+select *
+from (
+    select
+        attempt.*,
+        lead(outcome) over (partition by delivery_key, worker, claim_token order by attempt_id) as answer
+    from delivery.attempt as attempt
+) as followed
+where outcome = 'invoke' and coalesce(answer, 'unknown') not in ('ok', 'fail');
+comment on view delivery.unanswered_write is
+'Writes that were sent without ever getting an answer: they may have been applied, or be applied yet.';
+
 create view billing.invoice_to_prove as
 select invoice.*
 from billing.invoice as invoice
@@ -236,9 +248,16 @@ where
             join billing.invoice_line as line using (line_id)
             where plan.run_id = run.run_id
         )
+        or invoice.invoice_id in (
+            select line.invoice_id
+            from delivery.unanswered_write as late
+            join delivery.addition_line as carried using (delivery_key)
+            join billing.invoice_line as line using (line_id)
+            where late.attempted_at > now() - interval '3 days'
+        )
     );
 comment on view billing.invoice_to_prove is
-'The invoices that the current run accounts for: of its periods and organizations, and those whose lines its plan touches.';
+'The invoices that the current run accounts for: of its periods and organizations, those whose lines its plan touches, and those of Additions with a write that got no answer of late.';
 
 create view delivery.persistent_cycle as
 select addition.subscription_id, addition.agreement_id, carried.cycle_start
@@ -247,15 +266,3 @@ join delivery.addition_line as carried using (delivery_key)
 where addition.is_persistent;
 comment on view delivery.persistent_cycle is
 'The cycles of a subscription and agreement that a persistent Addition carries: a further line of such a cycle gets its own.';
-
-create view delivery.unanswered_write as
-select *
-from (
-    select
-        attempt.*,
-        lead(outcome) over (partition by delivery_key, worker, claim_token order by attempt_id) as answer
-    from delivery.attempt as attempt
-) as followed
-where outcome = 'invoke' and coalesce(answer, 'unknown') not in ('ok', 'fail');
-comment on view delivery.unanswered_write is
-'Writes that were sent without ever getting an answer: they may have been applied, or be applied yet.';

@@ -208,7 +208,7 @@ class Pipeline:
         try:
             yield
         finally:
-            del self.sandbox.answer
+            self.sandbox.answer = answer  # type: ignore[method-assign]
 
     # -- a run ---------------------------------------------------------------------------------------------------
 
