@@ -104,7 +104,7 @@ def _day_of_run(context: Any) -> date:
 def open_run(period_rule: str) -> int:
     """Write the run into audit.run and return its run_id.
 
-    period_rule: the billing periods when params name none: `lookback` (setting lookback_months) or `interval` (a month).
+    period_rule: the billing periods if params name none: `lookback` (setting lookback_months) or `interval` (a month).
     """
     from billing_hooks.billing_db import BillingDbHook
     from billing_sync.run import nightly_periods, parse_billing_period, period_of

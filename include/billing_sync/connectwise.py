@@ -259,7 +259,7 @@ class ConnectWise:
         meanwhile moves no other one to a page already read. A server that does not know it pages by number. Either
         way the Link header says which page is next, and its absence that there is none.
 
-        is_reference: no money in it. One record that cannot be read is left to `extract`, instead of stopping the night.
+        is_reference: no money in it. A record that cannot be read is left to `extract`, instead of stopping the night.
         """
         params: dict[str, str | int] = {"pageSize": self._page_size}
         asked: set[tuple[str, str]] = set()
@@ -320,9 +320,7 @@ class ConnectWise:
     ) -> Answer | None:
         """A 2xx answer; None for a record that does not exist (absent_is_empty)."""
         headers = {"pagination-type": "forward-only"}
-        answer = self._transport.get(
-            _PATH + path, params, what=what, headers=headers, keep_unreadable=keep_unreadable
-        )
+        answer = self._transport.get(_PATH + path, params, what=what, headers=headers, keep_unreadable=keep_unreadable)
         if OK <= answer.status < _REDIRECTS:
             return answer
         said = shorten(self._transport.scrub(spell_out(answer.body)) or answer.text, 500)

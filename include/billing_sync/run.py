@@ -33,7 +33,7 @@ def last_day_of(period: date) -> date:
 
 
 def nightly_periods(day: date, months: int = 2) -> list[date]:
-    """The calendar months a nightly run reads, oldest first: the day's own and those before (setting lookback_months)."""
+    """The calendar months a nightly run reads, oldest first: the day's own and those before (lookback_months)."""
     periods = [period_of(day)]
     while len(periods) < months:
         periods.append(period_of(periods[-1] - timedelta(days=1)))

@@ -3,9 +3,9 @@
 A world is what ConnectWise holds, the ledger row, the requests whose fate nobody knows, and where each worker stands.
 Each worker's next step, a crash and restart at any step, a lost answer, a late application, an edit or deletion by a
 person leads to other worlds; all that can be reached are visited. Steps bear the names of billing_sync/deliver.py.
-Our own protocol is searched without lock and without claim: its promises must not rest on them.
+Creating is searched without lock and without claim: its promises must not rest on them.
 
-    PYTHONPATH=include:tests python -m campaign.model        prints the table, and the shortest trace of each violation
+    PYTHONPATH=include:tests python -m campaign.model      prints what was searched, and the shortest trace of each flaw
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ class Row(NamedTuple):
     applied: int = 0
     winner: int = 0
     was_attempted: bool = False
-    may_be_activated: bool = False
 
 
 class Request(NamedTuple):
@@ -90,36 +89,42 @@ Moves = Iterator[tuple[str, World]]
 class Variant:
     """What is searched.
 
-    protocol      "inert" (ours), "naive", "look-up" (before a retry), "locked" (ours where inert Additions are refused)
-    lock          only one worker at a time, as with an advisory lock: it ends with its process
-    lease         a claim that another worker may take over from one that stands still
-    mutation      one thing of our protocol done wrongly
-    rule          no PATCH with other values while an earlier one of unknown fate is younger than the settle time
-    settling      what is known of a request older than the settle time: "" (nothing: it may be applied at any time),
-                  "sent" (one that was sent is applied by then, or never), "begun" (also: none is sent so late)
-    finds_begun   a PATCH that was begun and never answered counts as one of unknown fate, also after a crash
+    protocol        "inert" (ours), "naive", "look-up" (before a retry), "locked" (where inert Additions are refused)
+    crashes ... moves   how often a worker is killed, an answer lost, the Addition edited or deleted by a person, a
+                    newer plan made, the agreement exchanged for another one
+    stands          begins with an Addition that was delivered, instead of with nothing
+    echo_differs    ConnectWise stores other values than were sent
+    lock            only one worker at a time, as with an advisory lock: it ends with its process
+    claims          claims with fencing; one that is not renewed is taken over, also from a worker that stands still
+    waits           nothing is decided, and no other PATCH sent, while an earlier one may come late (_may_come_late)
+    settling        what is known of a request older than the settle time: "" (nothing: it may be applied at any time),
+                    "sent" (one that was sent is applied by then, or never), "begun" (also: none is sent so late)
+    mutation        one thing of our protocol done wrongly
+    minds_overwriting   a person's value that is overwritten counts as a violation
     """
 
     name: str
     protocol: str = "inert"
     workers: int = 2
-    crashes: int = 2
-    losses: int = 1
+    crashes: int = 0
+    losses: int = 0
     edits: int = 0
     deletions: int = 0
     newer_plans: int = 0
     moves: int = 0
-    lock: bool = False
-    lease: bool = False
-    mutation: str = ""
-    rule: bool = False
-    settling: str = ""
-    tracks: bool = False
     stands: bool = False
     echo_differs: bool = False
-    finds_begun: bool = False
-    guards_edits: bool = False
-    checks_row: bool = False
+    lock: bool = False
+    claims: bool = False
+    waits: bool = False
+    settling: str = ""
+    mutation: str = ""
+    minds_overwriting: bool = False
+
+    @property
+    def has_ages(self) -> bool:
+        """Whether it matters how old a request is."""
+        return self.waits or self.protocol == "locked"
 
 
 @dataclass
@@ -212,24 +217,15 @@ def _describe(request: Request) -> str:
 def _invoke(world: World, w: int, request: Request, then: str, variant: Variant) -> World:
     """_attempt(…, "invoke"): committed before anything is sent."""
     assert world.row is not None
-    if variant.lease and world.claim != w + 1:
-        return _ends(world, w)
-    known = world.workers[w].row
-    if variant.checks_row and request.operation != "neutralise" and known and (
-        (known.payload, known.state, known.agreement) != (world.row.payload, world.row.state, world.row.agreement)
-    ):
+    if variant.claims and world.claim != w + 1:
         return _ends(world, w)
     row = world.row._replace(was_attempted=True) if request.operation == "create" else world.row
-    if request.operation == "activate" and variant.finds_begun:
-        row = row._replace(may_be_activated=True)
-    if variant.tracks:
+    if variant.has_ages:
         requests = (*world.requests, request)
         return _goes(world._replace(row=row, requests=requests), w, "send", request=request, then=then)
     # Killed before it sends, or sent and never applied: without ages that is the same.
     flying = request._replace(stage="flying")
-    return _goes(
-        world._replace(row=row, requests=(*world.requests, flying)), w, "wait", request=flying, then=then
-    )
+    return _goes(world._replace(row=row, requests=(*world.requests, flying)), w, "wait", request=flying, then=then)
 
 
 def _is_crossed(world: World, request: Request) -> bool:
@@ -251,7 +247,7 @@ def _patch(world: World, w: int, operation: str, then: str, variant: Variant, **
     assert worker.row is not None
     request = Request(operation, worker.row.agreement, worker.row.winner, worker.row.payload, is_billable=True)
     request = request._replace(**what)
-    if variant.rule and operation != "neutralise" and _is_crossed(world, request):
+    if variant.waits and operation != "neutralise" and _is_crossed(world, request):
         return _ends(world, w)  # TemporaryError: tried again later
     return _invoke(world, w, request, then, variant)
 
@@ -270,7 +266,7 @@ def _wait(world: World, w: int, variant: Variant) -> Moves:
     assert request is not None
     after, addition_id = _applied(world, request, variant)
     outcome = f"applied: Addition {addition_id}" if addition_id else "refused (404)"
-    if variant.tracks:
+    if variant.has_ages:
         now = request._replace(stage="settled")
         after = after._replace(requests=_swapped(after.requests, request, now))
         after = _goes(after, w, "answer", request=now, addition_id=addition_id or -1)
@@ -297,8 +293,6 @@ def _lost(world: World, w: int, variant: Variant) -> Moves:
         else:
             yield label, _ends(world, w)
         return
-    if worker.request.operation == "activate" and world.row:
-        world = world._replace(row=world.row._replace(may_be_activated=True))
     if number < PATCH_TRIES:
         again = worker.request._replace(stage="unsent", is_young=True)
         yield label, _goes(world, w, "patch again", number=number, request=again)
@@ -317,7 +311,7 @@ def _answer(world: World, w: int, variant: Variant) -> Moves:
     worker = world.workers[w]
     request = worker.request
     assert request is not None
-    if variant.tracks:
+    if variant.has_ages:
         world = world._replace(requests=_without(world.requests, request))
     if worker.addition_id > 0:
         if request.operation != "create":
@@ -344,7 +338,7 @@ def _begin(world: World, w: int, variant: Variant) -> Moves:
         row = Row("intended", agreement, version)
     elif row.state == "refused" and row.agreement == agreement:
         row = row._replace(state="created" if row.winner else "intended", payload=version)
-    elif row.state == "refused" and not row.may_be_activated:
+    elif row.state == "refused":
         row = row._replace(state="intended", agreement=agreement, payload=version, winner=0)
     elif row.state == "delivered" and row.payload != version and row.agreement == agreement:
         row = row._replace(state="updating", payload=version)
@@ -439,9 +433,7 @@ def _update(world: World, w: int, variant: Variant) -> Moves:
     row = world.workers[w].row
     assert row is not None
     record = world.held[row.winner - 1]
-    if record.is_gone or not (
-        record.is_billable and record.values in (row.applied, row.payload)
-    ):
+    if record.is_gone or not (record.is_billable and record.values in (row.applied, row.payload)):
         yield "_update: not as we left it", _goes(world, w, "_conflict")
         return
     yield "_update: as we left it", _goes(world, w, "PATCH")
@@ -457,7 +449,7 @@ def _set_state(world: World, w: int, variant: Variant) -> Moves:
     assert row is not None
     assert worker.row is not None
     if row.payload == worker.row.payload:
-        row = row._replace(state="active", may_be_activated=row.may_be_activated and not variant.finds_begun)
+        row = row._replace(state="active")
     yield "_set_state: active", _goes(world._replace(row=row), w, "_read_back")
 
 
@@ -474,24 +466,24 @@ def _read_back(world: World, w: int, variant: Variant) -> Moves:
     """Reads what is active from the ledger, then lists the agreement's Additions."""
     row = world.row
     assert row is not None
-    yield "_read_back: lists", _goes(world, w, "judge", row=row, listed=world.held, addition_id=0, number=0)
+    yield "_read_back: lists", _goes(world, w, "_compare", row=row, listed=world.held, addition_id=0, number=0)
 
 
-def _judge(world: World, w: int, variant: Variant) -> Moves:
+def _compare(world: World, w: int, variant: Variant) -> Moves:
     worker = world.workers[w]
     row = worker.row
     assert row is not None
     if row.state != "active":
-        yield "_read_back: nothing is active", _goes(world, w, "_neutralise_orphans", row=None)
+        yield "_compare: nothing is active", _goes(world, w, "_neutralise_orphans", row=None)
         return
     if not _is_as_sent(worker.listed[row.winner - 1], row) and not _is_as_sent(world.held[row.winner - 1], row):
         if world.held[row.winner - 1].is_gone:
-            yield "_read_back: it is gone", _goes(world, w, "_conflict")
+            yield "_compare: it is gone", _goes(world, w, "_conflict")
         else:
             back = {"values": row.applied} if row.applied else {"is_billable": False, "values": 0}
-            yield "_read_back: differs", _patch(world, w, "deactivate", "_conflict", variant, **back)
+            yield "_compare: differs", _patch(world, w, "deactivate", "_conflict", variant, **back)
         return
-    label = "_read_back: as sent"
+    label = "_compare: as sent"
     now = world.row
     assert now is not None
     if now.state == "active" and now.payload == row.payload:
@@ -533,7 +525,7 @@ def _settle(world: World, w: int, variant: Variant) -> Moves:
         else:
             yield "_adopt: finds nothing", _goes(world, w, "_take_back")
         return
-    if variant.rule and _may_be_applied_yet(world, row.winner):
+    if variant.waits and _may_be_applied_yet(world, row.winner):
         yield "_settle: waits for a PATCH of unknown fate", _ends(world, w)
         return
     record = world.held[row.winner - 1]
@@ -549,7 +541,7 @@ def _take_back(world: World, w: int, variant: Variant) -> Moves:
     worker, row = world.workers[w], world.row
     assert row is not None
     assert worker.row is not None
-    if variant.rule and _may_be_applied_yet(world, row.winner):
+    if variant.waits and _may_be_applied_yet(world, row.winner):
         yield "_take_back: waits for a PATCH of unknown fate", _ends(world, w)
         return
     if row.payload == worker.row.payload and row.agreement == worker.row.agreement:
@@ -614,7 +606,7 @@ INERT: dict[str, Step] = COMMON | {
     "idle": _begin, "_create": _create, "POST": _post,
     "_record_winner": _record_winner, "reload": _reload, "_activate": _activate, "_activate first": _activate_first,
     "_update": _update, "PATCH": _update_patch, "_set_state": _set_state, "_conflict": _conflict,
-    "_read_back": _read_back, "judge": _judge, "_neutralise_orphans": _neutralise_orphans,
+    "_read_back": _read_back, "_compare": _compare, "_neutralise_orphans": _neutralise_orphans,
     "_settle": _settle, "_take_back": _take_back,
 }  # fmt: skip
 DIRECT: dict[str, Step] = COMMON | {
@@ -623,7 +615,7 @@ DIRECT: dict[str, Step] = COMMON | {
 }  # fmt: skip
 
 
-FENCED = ("_record_winner", "record", "_set_state", "_conflict", "judge", "_take_back", "refused")
+FENCED = ("_record_winner", "record", "_set_state", "_conflict", "_compare", "_take_back", "refused")
 
 
 # -- what else may happen ----------------------------------------------------------------------------------------------
@@ -634,11 +626,9 @@ def _crashes(world: World, variant: Variant) -> Moves:
         if worker.at == "idle" or not world.crashes:
             continue
         requests = world.requests
-        if worker.at == "send" and variant.tracks and worker.request is not None:
+        if worker.at == "send" and variant.has_ages and worker.request is not None:
             requests = _swapped(requests, worker.request, worker.request._replace(stage="settled"))
-        yield f"worker {w + 1} is killed", _ends(
-            world._replace(requests=requests, crashes=world.crashes - 1), w
-        )
+        yield f"worker {w + 1} is killed", _ends(world._replace(requests=requests, crashes=world.crashes - 1), w)
 
 
 def _late_requests(world: World, variant: Variant) -> Moves:
@@ -649,7 +639,7 @@ def _late_requests(world: World, variant: Variant) -> Moves:
             continue
         after, _ = _applied(world, request, variant)
         requests = _without(world.requests, request)
-        if variant.tracks and request.is_young:
+        if variant.has_ages and request.is_young:
             requests = _swapped(world.requests, request, request._replace(stage="settled"))
         yield f"late: {_describe(request)} is applied now", after._replace(requests=requests)
 
@@ -657,7 +647,7 @@ def _late_requests(world: World, variant: Variant) -> Moves:
 def _settle_time(world: World, variant: Variant) -> Moves:
     """The oldest request of unknown fate becomes older than the settle time."""
     place = next((n for n, one in enumerate(world.requests) if one.is_young), None)
-    if not variant.tracks or place is None:
+    if not variant.has_ages or place is None:
         return
     request = world.requests[place]
     others = (*world.requests[:place], *world.requests[place + 1 :])
@@ -702,12 +692,14 @@ def _people(world: World, variant: Variant) -> Moves:
 def _plans(world: World, variant: Variant) -> Moves:
     version, agreement = world.plan
     if world.newer_plans and world.row and world.row.state == "delivered" and world.row.payload == version:
-        yield f"a newer plan: values {version + 1}", world._replace(
-            plan=(version + 1, agreement), newer_plans=world.newer_plans - 1
+        yield (
+            f"a newer plan: values {version + 1}",
+            world._replace(plan=(version + 1, agreement), newer_plans=world.newer_plans - 1),
         )
     if world.moves and world.row:
-        yield "the agreement is exchanged for another one", world._replace(
-            plan=(version, agreement + 1), moves=world.moves - 1
+        yield (
+            "the agreement is exchanged for another one",
+            world._replace(plan=(version, agreement + 1), moves=world.moves - 1),
         )
 
 
@@ -715,10 +707,10 @@ def moves(world: World, variant: Variant) -> Moves:
     """Every world that may come next."""
     steps = INERT if variant.protocol == "inert" else DIRECT
     for w, worker in enumerate(world.workers):
-        if variant.lease and worker.at in FENCED and world.claim != w + 1:
+        if variant.claims and worker.at in FENCED and world.claim != w + 1:
             yield f"worker {w + 1}: has lost its claim", _ends(world, w)
             continue
-        if variant.lease and worker.at == "idle" and world.claim != w + 1:
+        if variant.claims and worker.at == "idle" and world.claim != w + 1:
             words = "takes the claim over from one that stands still" if world.claim else "takes the claim"
             yield f"worker {w + 1}: {words}", world._replace(claim=w + 1)
             continue
@@ -784,13 +776,14 @@ def _wrong_at_rest(world: World, variant: Variant) -> str:
 
 def _alone(world: World, variant: Variant, known: dict[World, str]) -> str:
     """Let one new worker go on alone, with no more faults, until nothing is left to do; what is wrong then."""
+    claim = int(variant.claims)
     fresh = world._replace(
-        workers=(Worker(),), claim=int(variant.lease), crashes=0, losses=0, edits=0, deletions=0, newer_plans=0, moves=0
-    )  # fmt: skip
+        workers=(Worker(),), claim=claim, crashes=0, losses=0, edits=0, deletions=0, newer_plans=0, moves=0
+    )
     if fresh in known:
         return known[fresh]
     steps = INERT if variant.protocol == "inert" else DIRECT
-    now = fresh._replace(requests=()) if variant.tracks else fresh  # what is in flight gets old
+    now = fresh._replace(requests=()) if variant.has_ages else fresh  # what is in flight gets old
     rested = None
     for _ in range(200):
         if now.workers[0].at == "idle":
@@ -798,7 +791,7 @@ def _alone(world: World, variant: Variant, known: dict[World, str]) -> str:
                 break
             rested = now
         _, after = next(iter(steps[now.workers[0].at](now, 0, variant)))  # the first is the one without a fault
-        now = after._replace(claim=int(variant.lease))
+        now = after._replace(claim=int(variant.claims))
     else:
         known[fresh] = "it never comes to an end"
         return known[fresh]
@@ -826,7 +819,7 @@ def _same(world: World, variant: Variant) -> World:
     one, *others = world.workers
     if others and not world.claim and hash(one) > hash(others[0]):
         world = world._replace(workers=(others[0], one))
-    if len(world.requests) > 1 and not variant.tracks:
+    if len(world.requests) > 1 and not variant.has_ages:
         world = world._replace(requests=tuple(sorted(world.requests)))
     return world
 
@@ -861,7 +854,7 @@ def run_model(variant: Variant, *, most_states: int = 5_000_000) -> Result:
             came_from[key] = (world, label)
             waiting.append(after)
             wrong = _violated(after) or _violated_by(world, after)
-            if not wrong and variant.guards_edits:
+            if not wrong and variant.minds_overwriting:
                 wrong = _overwritten(world, after)
             if not wrong and after.row is not None and variant.protocol in ("inert", "locked"):
                 wrong = _alone(after, variant, known)
@@ -874,34 +867,72 @@ def run_model(variant: Variant, *, most_states: int = 5_000_000) -> Result:
     return result
 
 
-# -- what the campaign runs --------------------------------------------------------------------------------------------
+# -- what is searched --------------------------------------------------------------------------------------------------
 
-CREATE = Variant("create", crashes=2, losses=2)
+CREATE = Variant("create", crashes=1, losses=1)
 UPDATE = Variant("update", stands=True, newer_plans=1, crashes=2, losses=2)
-LOCKED = Variant("locked mode", protocol="locked", lease=True, tracks=True, crashes=2, losses=2)
-NAIVE = Variant("naive", protocol="naive")
-LOOK_UP = Variant("look-up", protocol="look-up")
-LOOK_UP_LOCKED = Variant("look-up under a lock", protocol="look-up", lock=True)
-MUTATIONS = (
-    "records without compare-and-set",
-    "activates before recording",
-    "activates the id it has",
-    "creates it Billable",
-    "adopts the highest id",
-    "skips the look-up",
+AS_DELIVERED = Variant("", claims=True, waits=True, settling="begun")
+TWO_UPDATES = replace(AS_DELIVERED, name="two updates", stands=True, newer_plans=2, crashes=1, losses=1)
+MOVED = replace(AS_DELIVERED, name="agreement exchanged", workers=1, moves=1, crashes=1, losses=1)
+ECHO = replace(AS_DELIVERED, name="echo differs", workers=1, echo_differs=True, crashes=1, losses=1)
+LOCKED = Variant("locked mode", protocol="locked", claims=True, settling="begun", crashes=2, losses=2)
+
+HOLDS = (
+    CREATE,
+    replace(CREATE, name="create, a person deletes it", losses=0, deletions=1),
+    UPDATE,
+    TWO_UPDATES,
+    MOVED,
+    ECHO,
+    LOCKED,
+)
+HOLDS_ALSO = (  # with more faults or workers: for the whole campaign
+    replace(CREATE, name="create, more faults", crashes=2),
+    replace(CREATE, name="create, more answers lost", losses=2),
+    replace(AS_DELIVERED, name="create with claims", crashes=1, losses=0),
+    replace(MOVED, name="agreement exchanged, two workers", workers=2, losses=0),
+    replace(ECHO, name="echo differs, two workers", workers=2, losses=0),
+    replace(TWO_UPDATES, name="update, a person edits it", newer_plans=1, edits=1),
+    replace(TWO_UPDATES, name="update, a person deletes it", newer_plans=1, deletions=1),
 )
 
-
-def mutant(mutation: str) -> Variant:
-    """Our protocol with one thing done wrongly."""
-    return replace(CREATE, name=f"mutant: {mutation}", mutation=mutation, losses=1)
+CONTROLS = (
+    Variant("naive", protocol="naive", losses=1),
+    Variant("look-up", protocol="look-up", workers=1, losses=1),
+    Variant("look-up under a lock", protocol="look-up", lock=True, losses=1),
+)
+MUTANTS = tuple(
+    replace(CREATE, name=f"mutant: {mutation}", mutation=mutation)
+    for mutation in (
+        "records without compare-and-set",
+        "activates before recording",
+        "activates the id it has",
+        "creates it Billable",
+    )
+)
+# Wrong or wasteful, but without harm: compare-and-set decides, whichever id is proposed, and orphans bill nothing.
+HARMLESS = tuple(
+    replace(CREATE, name=f"mutant: {mutation}", mutation=mutation, crashes=1, losses=0)
+    for mutation in ("adopts the highest id", "skips the look-up")
+)
+# What we do not promise: why each part of TWO_UPDATES, MOVED, ECHO and LOCKED is there.
+BREAKS = (
+    replace(TWO_UPDATES, name="two updates, without waiting", workers=1, waits=False, crashes=0),
+    replace(TWO_UPDATES, name="two updates, without claims", claims=False, crashes=0, losses=0),
+    replace(TWO_UPDATES, name="two updates, a worker stops before it sends", settling="sent", crashes=0, losses=0),
+    replace(TWO_UPDATES, name="two updates, applied later than the settle time", workers=1, settling="", crashes=0),
+    replace(MOVED, name="agreement exchanged, without waiting", waits=False),
+    replace(MOVED, name="agreement exchanged, without claims", workers=2, claims=False, crashes=0, losses=0),
+    replace(ECHO, name="echo differs, without waiting", waits=False),
+    replace(UPDATE, name="edited between look and PATCH", crashes=0, losses=0, edits=1, minds_overwriting=True),
+    replace(LOCKED, name="locked mode, applied later than the settle time", settling=""),
+    replace(LOCKED, name="locked mode, a worker stops before it sends", settling="sent"),
+)
 
 
 if __name__ == "__main__":
     import sys
 
-    for chosen in (
-        NAIVE, LOOK_UP, LOOK_UP_LOCKED, CREATE, UPDATE, LOCKED, *map(mutant, MUTATIONS),
-    ):  # fmt: skip
+    for chosen in (*CONTROLS, *HOLDS, *MUTANTS, *HARMLESS, *BREAKS):
         sys.stdout.write(f"{run_model(chosen)}\n\n")
         sys.stdout.flush()

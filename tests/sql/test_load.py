@@ -250,8 +250,12 @@ def test_only_a_run_that_read_it_says_that_an_invoice_is_gone(world: World) -> N
     # Of other organizations, of another month, or read before the invoice was there: says nothing about it.
     world.decide("manual", MAY, organization_ids=[theirs.organization_id])
     world.decide("manual", JUNE)
-    world.execute("delete from staging.invoice_header where invoice_id = %s and extract_id in "
-                  "(select extract_id from staging.extract where run_id = %s)", invoice.invoice_id, older)
+    world.execute(
+        "delete from staging.invoice_header where invoice_id = %s and extract_id in "
+        "(select extract_id from staging.extract where run_id = %s)",
+        invoice.invoice_id,
+        older,
+    )
     decide(world.connection, older)
     assert world.reasons(line) == set()
 
