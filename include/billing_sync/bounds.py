@@ -79,8 +79,8 @@ def allow(connection: Connection, bound_key: str, up_to: str, person: str, note:
             raise ConfigurationError(f"Nothing is parked as {bound_key!r}. {LIST_THEM}")
         if bound_key == "lines_removed":
             raise ConfigurationError(
-                "Removed lines are no matter of a figure: look at them (audit.log_entry, code line_removed_in_appxite), "
-                "then approve the plan that waits."
+                "Removed lines are no matter of a figure: look at them (audit.log_entry, code line_removed_in_appxite)"
+                ", then approve the plan that waits."
             )
         figure = max(figures, key=abs)
         if figure != _figure(up_to):
@@ -98,7 +98,10 @@ def allow(connection: Connection, bound_key: str, up_to: str, person: str, note:
 
 
 def withdraw(connection: Connection, bound_key: str, person: str) -> None:
-    """Take back what was let pass; what is not delivered yet is parked again. Raises ConfigurationError if nothing was."""
+    """Take back what was let pass; what is not delivered yet is parked again.
+
+    Raises ConfigurationError when nothing was let pass under this key.
+    """
     with connection.transaction():
         connection.execute("select set_config('billing.user', %s, true)", [person])
         deleted = connection.execute("delete from billing.bound_allowance where bound_key = %s", [bound_key])
@@ -112,7 +115,9 @@ def is_parked(connection: Connection, plan_id: int) -> bool:
     Raises SourceDataError when AppXite gave no invoice at all: that is an alarm, not a night without work.
     """
     parked = dict(
-        connection.execute("select reason_code, detail from delivery.plan_bound where plan_id = %s", [plan_id]).fetchall()
+        connection.execute(
+            "select reason_code, detail from delivery.plan_bound where plan_id = %s", [plan_id]
+        ).fetchall()
     )
     if "no_invoices" in parked:
         raise SourceDataError(
