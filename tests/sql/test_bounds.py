@@ -20,6 +20,12 @@ from billing_sync.run import finish_run
 AUGUST = date(2026, 8, 1)
 
 
+@pytest.fixture(autouse=True)
+def small_minimum(world: World) -> None:
+    """Less than the default, so that a line is still far from its own bound."""
+    world.setting("bound_customer_minimum", "1000")
+
+
 def one_time(day: date = MAY, **values: object) -> Line:
     """A line that gets an Addition of its own."""
     return Line(start=day, end=day, charge_type="OneTimeFee", frequency="One Time", **values)  # type: ignore[arg-type]
@@ -383,6 +389,21 @@ def test_a_total_far_above_the_usual_is_parked(world: World, before: list[str], 
     assert world.is_carried(other)
     if is_held:
         assert f"{Decimal(total):,} EUR in {months[-1]:%Y-%m}, usual " in detail(world, line, "customer_total_unusual")
+
+
+def test_by_default_three_times_the_usual_and_5_000_are_the_bound(world: World) -> None:
+    seeded = "select value from seed.setting where setting_key = 'bound_customer_minimum'"
+    world.setting("bound_customer_minimum", str(world.value(seeded)))
+    small, large = world.customer(), world.customer()
+    for customer, usual in ((small, "100.00"), (large, "4000.00")):
+        bill(world, customer, MAY, usual)
+    world.night()
+    passes = [bill(world, small, JUNE, "5100.00"), bill(world, large, JUNE, "12000.00")]
+    world.night()
+    assert all(world.is_carried(line) for line in passes)
+    parked = [bill(world, small, JUNE, "0.01"), bill(world, large, JUNE, "0.01")]
+    world.night()
+    assert [world.reasons(line) for line in parked] == [{"customer_total_unusual"}] * 2
 
 
 def test_all_lines_of_the_period_and_currency_wait_and_no_others(world: World) -> None:

@@ -5,7 +5,7 @@ insert into billing.setting (setting_key, value, description) values
 ('bound_additions_per_agreement', '300', 'More new Additions of one agreement in one run than this are held: too_many_additions. off: no bound.'),
 ('bound_amount_per_line', '50000', 'A line that bills or credits more than this, in its own currency, is held: amount_above_bound. off: no bound.'),
 ('bound_customer_factor', '3', 'A customer''s total of a billing period above this many times its usual is held: customer_total_unusual. Usual: the average of its three latest earlier periods. off: no bound.'),
-('bound_customer_minimum', '1000', 'customer_total_unusual needs a total that lies above the usual by more than this, too, in the invoice currency.'),
+('bound_customer_minimum', '5000', 'customer_total_unusual needs a total that lies above the usual by more than this, too, in the invoice currency.'),
 ('bound_fewer_invoices_percent', '50', 'A plan waits when AppXite gives less than this percentage of the invoices that were to be expected. off: no bound, not even for a night without any invoice.'),
 ('bound_removed_lines', '50', 'A plan waits when AppXite removed more lines than this from accepted invoices since the last approved plan. off: no bound.');
 
