@@ -30,7 +30,7 @@ class Parked:
 
 
 def parked_now(connection: Connection) -> list[Parked]:
-    """What bounds park at this moment: lines, the largest figure first, then plans still proposed, the newest first."""
+    """What bounds park at this moment: lines, the most money first; then plans that wait, by the newest that says so."""
     lines = connection.execute(
         """
         select bound_key, figure::numeric, detail, line_count, money_at_risk, currency from reporting.parked_by_bound
@@ -39,14 +39,10 @@ def parked_now(connection: Connection) -> list[Parked]:
     ).fetchall()
     plans = connection.execute(
         """
-        select bound_key, figure::numeric, detail, plan_id
+        select distinct on (bound_key) bound_key, figure::numeric, detail, plan_id
         from delivery.plan_bound join delivery.plan using (plan_id)
         where plan.state = 'proposed' and not plan.is_dry_run
-            and not exists (
-                select from delivery.plan as newer
-                where newer.plan_id > plan.plan_id and newer.state <> 'superseded' and not newer.is_dry_run
-            )
-        order by plan_id desc, bound_key
+        order by bound_key, plan_id desc
         """
     ).fetchall()
     return [

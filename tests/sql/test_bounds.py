@@ -612,6 +612,9 @@ def test_a_night_without_any_invoice_after_nights_with_some_is_an_alarm(world: W
         world.connection, run_id
     )
 
+    world.decide("nightly", JUNE, JULY)  # the next night says it anew, and the plan before it gives way
+    assert world.value("select state from delivery.plan where run_id = %s", run_id) == "superseded"
+    assert {one.plan_id for one in bounds.parked_now(world.connection)} == {world.plan()}
     allow(world, "no_invoices", "2", "we moved to another platform")
     run_id = world.decide("nightly", JULY, AUGUST)
     assert "no_invoices" not in parked_plan(world)

@@ -154,4 +154,15 @@ where not exists (
         and said.message = format('Plan %s is parked: %s', parked.plan_id, parked.detail)
 );
 
+-- An older plan that is parked and has nothing to write waits for nothing any more: this one says how things are now.
+update delivery.plan as older set state = 'superseded'
+from this_plan
+where
+    older.plan_id < this_plan.plan_id
+    and older.state = 'proposed'
+    and not older.is_dry_run
+    and not (select is_dry_run from audit.run where run_id = audit.current_run_id())
+    and exists (select from delivery.plan_bound as bound where bound.plan_id = older.plan_id)
+    and not exists (select from delivery.plan_item as item where item.plan_id = older.plan_id);
+
 select parked.bound_key, parked.reason_code, parked.figure, parked.detail from parked order by parked.bound_key;
