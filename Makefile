@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Ports of the local stack, e.g. `make demo AIRFLOW_PORT=9080`; empty means the default.
 export AIRFLOW_PORT POSTGRES_PORT SANDBOX_PORT LOCAL_POSTGRES
 
-.PHONY: help install demo stop status test test-fast check format lock clean
+.PHONY: help install demo stop status test test-fast prove check format lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -33,6 +33,9 @@ test: install  ## all tests (ARGS="-k name" chooses)
 
 test-fast: install  ## all tests but those that start Airflow servers
 	$(RUN) -m pytest -m "not e2e" $(ARGS)
+
+prove: install  ## the proof campaign: kills, overlaps, faults ... (SEED=7, ARGS="--quick --part kills")
+	@PYTHONPATH=include:plugins:tests/helpers:tests $(RUN) -m campaign $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: install  ## ruff, mypy, sqlfluff
 	@$(RUN) -m local_stack check

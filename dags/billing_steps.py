@@ -104,9 +104,11 @@ def _day_of_run(context: Any) -> date:
 def open_run(period_rule: str) -> int:
     """Write the run into audit.run and return its run_id.
 
-    period_rule: which billing periods when params name none: `current_and_previous` or `interval` (a month).
+    period_rule: the billing periods when params name none: `lookback` (setting lookback_months) or `interval` (a month).
     """
+    from billing_hooks.billing_db import BillingDbHook
     from billing_sync.run import nightly_periods, parse_billing_period, period_of
+    from billing_sync.settings import get_setting
 
     context = get_current_context()
     named = [parse_billing_period(text) for text in context["params"].get("billing_periods") or []]
@@ -114,9 +116,11 @@ def open_run(period_rule: str) -> int:
         kind = "backfill" if context["dag_run"].run_type == "backfill" else "manual"
         return _open(kind, sorted(set(named)))
     day = _day_of_run(context)
-    if period_rule == "current_and_previous":
+    if period_rule == "lookback":
         narrowed = bool(context["params"].get("organization_ids"))
-        return _open("manual" if narrowed else "nightly", nightly_periods(day))
+        with BillingDbHook().get_conn() as connection:
+            months = get_setting(connection, "lookback_months")
+        return _open("manual" if narrowed else "nightly", nightly_periods(day, months))
     has_interval = context.get("data_interval_start") is not None
     period = period_of(day) if has_interval else nightly_periods(day)[0]
     return _open("backfill" if context["dag_run"].run_type == "backfill" else "manual", [period])
@@ -128,13 +132,8 @@ def open_reference_run() -> int:
     from billing_sync.run import nightly_periods
 
     context = get_current_context()
-    newest = _day_of_run(context)
-    periods: list[date] = []
-    for _ in range(context["params"]["offer_window_months"]):
-        earlier, current = nightly_periods(newest)
-        periods.append(current)
-        newest = earlier
-    return _open("reference", sorted(periods))
+    months = context["params"]["offer_window_months"]
+    return _open("reference", nightly_periods(_day_of_run(context), months))
 
 
 @task(task_display_name="Find the plan's run")

@@ -1,8 +1,8 @@
 """
 ### AppXite's verified invoices become ConnectWise Additions
 
-Every night at 00:00 UTC, for the current and the previous calendar month. `sync_billing_period` is the same flow
-for one month at a time, for `airflow backfill create` over past months.
+Every night at 00:00 UTC, for the current and the previous calendar month, or more (setting *lookback_months*).
+`sync_billing_period` is the same flow for one month at a time, for `airflow backfill create` over past months.
 
 **What happens.** Invoices that reached *Verified* are extracted from AppXite and staged whole; organizations,
 offers and contracts are mapped; date and price rules applied. Every doubtful line is **held** with all its reasons;
@@ -135,8 +135,8 @@ def billing_flow(period_rule: str) -> None:
     tags=["billing", "nightly"],
 )
 def sync_verified_invoices() -> None:
-    """Every night: the current and the previous calendar month."""
-    billing_flow("current_and_previous")
+    """Every night: the current and the previous calendar month, or more (setting lookback_months)."""
+    billing_flow("lookback")
 
 
 @dag(

@@ -172,20 +172,20 @@ class ConnectWise:
     # -- reading: pages of records ---------------------------------------------------------------------------------
 
     def companies(self) -> Iterator[Page]:
-        return self._pages("/company/companies", "companies")
+        return self._pages("/company/companies", "companies", is_reference=True)
 
     def products(self) -> Iterator[Page]:
         """Catalog items."""
-        return self._pages("/procurement/catalog", "products")
+        return self._pages("/procurement/catalog", "products", is_reference=True)
 
     def agreement_types(self) -> Iterator[Page]:
-        return self._pages("/finance/agreements/types", "agreement types")
+        return self._pages("/finance/agreements/types", "agreement types", is_reference=True)
 
     def billing_cycles(self) -> Iterator[Page]:
-        return self._pages("/finance/billingCycles", "billing cycles")
+        return self._pages("/finance/billingCycles", "billing cycles", is_reference=True)
 
     def agreements(self) -> Iterator[Page]:
-        return self._pages("/finance/agreements", "agreements")
+        return self._pages("/finance/agreements", "agreements", is_reference=True)
 
     def agreement(self, agreement_id: int) -> Record | None:
         """One agreement; None if there is none of that id."""
@@ -252,10 +252,14 @@ class ConnectWise:
 
     # -- how reading works -----------------------------------------------------------------------------------------
 
-    def _pages(self, path: str, what: str, *, absent_is_empty: bool = False) -> Iterator[Page]:
+    def _pages(
+        self, path: str, what: str, *, absent_is_empty: bool = False, is_reference: bool = False
+    ) -> Iterator[Page]:
         """All pages, forward-only where the server knows that: it goes by id, so that a record created or deleted
         meanwhile moves no other one to a page already read. A server that does not know it pages by number. Either
         way the Link header says which page is next, and its absence that there is none.
+
+        is_reference: no money in it. One record that cannot be read is left to `extract`, instead of stopping the night.
         """
         params: dict[str, str | int] = {"pageSize": self._page_size}
         asked: set[tuple[str, str]] = set()
@@ -263,7 +267,9 @@ class ConnectWise:
         while True:
             number += 1
             place = f"{what}, page {number}"
-            answer = self._read(path, params, place, absent_is_empty=absent_is_empty and number == 1)
+            answer = self._read(
+                path, params, place, absent_is_empty=absent_is_empty and number == 1, keep_unreadable=is_reference
+            )
             if answer is None:
                 log.warning("ConnectWise, %s: there is no such agreement (404)", what)
                 return
@@ -304,11 +310,19 @@ class ConnectWise:
         return answer.body
 
     def _read(
-        self, path: str, params: Mapping[str, str | int], what: str, *, absent_is_empty: bool = False
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        what: str,
+        *,
+        absent_is_empty: bool = False,
+        keep_unreadable: bool = False,
     ) -> Answer | None:
         """A 2xx answer; None for a record that does not exist (absent_is_empty)."""
         headers = {"pagination-type": "forward-only"}
-        answer = self._transport.get(_PATH + path, params, what=what, headers=headers)
+        answer = self._transport.get(
+            _PATH + path, params, what=what, headers=headers, keep_unreadable=keep_unreadable
+        )
         if OK <= answer.status < _REDIRECTS:
             return answer
         said = shorten(self._transport.scrub(spell_out(answer.body)) or answer.text, 500)

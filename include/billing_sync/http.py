@@ -291,9 +291,11 @@ class Transport:
         *,
         what: str,
         headers: Mapping[str, str] | None = None,
+        keep_unreadable: bool = False,
     ) -> Answer:
         """Read a resource, trying again as long as that makes sense.
 
+        keep_unreadable: for this answer, also where the transport does not (see parse_json).
         what: words for messages, e.g. "invoice rows of 2026-05, page 3".
         Returns 2xx with its JSON, and any 4xx that is final. Raises TemporaryError (RateLimitedError on 429) when
         the attempts are used up, ConfigurationError for a redirect or an impossible address, SourceDataError for
@@ -326,9 +328,16 @@ class Transport:
             sleep=self._limits.sleep,
             reraise=True,
         )
-        return retrying(self._get_once, path, params or {}, what, headers or {})
+        return retrying(self._get_once, path, params or {}, what, headers or {}, keep_unreadable)
 
-    def _get_once(self, path: str, params: Mapping[str, str | int], what: str, headers: Mapping[str, str]) -> Answer:
+    def _get_once(
+        self,
+        path: str,
+        params: Mapping[str, str | int],
+        what: str,
+        headers: Mapping[str, str],
+        keep_unreadable: bool,  # noqa: FBT001  (tenacity hands on what it was given)
+    ) -> Answer:
         self._limiter.acquire()
         came = self._request("GET", path, params, None, headers)
         place = f"{self.service}, {what}"
@@ -348,7 +357,7 @@ class Transport:
                 f"{place}: {self.host} answered with a redirect ({came.status}), which is not followed, since it would "
                 f"carry the keys elsewhere. Check the host of connection {self.connection}."
             )
-        body, problem = self._parsed(came)
+        body, problem = self._parsed(came, keep_unreadable=keep_unreadable)
         if problem and came.status < _REDIRECTS:
             if isinstance(problem, UnusableJson):
                 raise SourceDataError(f"{place}: the answer holds a value that {problem}")
@@ -487,10 +496,11 @@ class Transport:
         words = "the request could not be built; a key may hold characters that cannot be sent"
         return _Failure(words, sent=False, error=ConfigurationError)
 
-    def _parsed(self, came: _Raw) -> tuple[Any, ValueError | None]:
+    def _parsed(self, came: _Raw, *, keep_unreadable: bool = False) -> tuple[Any, ValueError | None]:
+        keep = keep_unreadable or self._keep_unreadable
         try:
             # No guessing of encodings: JSON is UTF-8 (RFC 8259), and a wrong byte means that the answer is damaged.
-            return parse_json(came.content.decode("utf-8-sig"), keep_unreadable=self._keep_unreadable), None
+            return parse_json(came.content.decode("utf-8-sig"), keep_unreadable=keep), None
         except ValueError as error:
             return None, ValueError(error.reason) if isinstance(error, UnicodeDecodeError) else error
 

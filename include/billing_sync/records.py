@@ -392,7 +392,8 @@ class Shape:
             clean, notes = clean_text(value, longest)
             if notes:
                 kept = None if expected.is_id else clean
-                words = f"{shorten(clean)} ({', '.join(notes)}), expected {expected.words}"
+                shown = shorten(clean_text(value, 400)[0])  # a currency cut to 3 letters would look like a right one
+                words = f"{shown} ({', '.join(notes)}), expected {expected.words}"
                 return kept, Problem(field, words, mended=kept is not None)
         shown = value if isinstance(value, (str, Unreadable)) else type(value).__name__ if _is_nested(value) else value
         return None, Problem(field, f"{shorten(clean_text(str(shown), 400)[0])}, expected {expected.words}")

@@ -32,10 +32,12 @@ def last_day_of(period: date) -> date:
     return period_of(period + timedelta(days=31)) - timedelta(days=1)
 
 
-def nightly_periods(day: date) -> list[date]:
-    """The calendar months a nightly run reads: the one before the given day's, and the day's own."""
-    current = period_of(day)
-    return [period_of(current - timedelta(days=1)), current]
+def nightly_periods(day: date, months: int = 2) -> list[date]:
+    """The calendar months a nightly run reads, oldest first: the day's own and those before (setting lookback_months)."""
+    periods = [period_of(day)]
+    while len(periods) < months:
+        periods.append(period_of(periods[-1] - timedelta(days=1)))
+    return sorted(periods)
 
 
 def open_run(

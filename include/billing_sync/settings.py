@@ -82,6 +82,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "negative_additions": _one_of("send", "hold"),
     "zero_amounts": _one_of("send", "skip"),
     "late_lines": _one_of("next_open_cycle", "hold"),
+    "lookback_months": _whole_number(2, 12),
     "marker_carrier": _one_of("serial_number", "description", "custom_field"),
     "marker_custom_field_id": _whole_number(1, 999_999_999),
     "create_mode": _one_of("inert", "locked"),

@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import struct
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,17 +15,12 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-
-if str(Path(__file__).parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).parent))
-
-from pipeline import CUSTOMERS, Pipeline
-from prepared import Build, Prepared
+from pipeline import Pipeline
+from prepared import Build, Prepared, prepare
 from rich.console import Console
 
 from billing_sync import __main__ as command_line
 from local_stack.postgres import Postgres
-from sandbox.server import Sandbox
 
 
 @dataclass
@@ -182,13 +176,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(scope="session")
 def prepared(postgres: Postgres, billing_template: str, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Four customers, mapped and approved; nothing invoiced by AppXite yet."""
-    with Sandbox(tmp_path_factory.mktemp("prepared") / "sandbox", customers=CUSTOMERS) as sandbox:
-        pipeline = Pipeline(postgres.create_database("billing_prepared", template=billing_template), sandbox)
-        pipeline.set_up()
-        pipeline.close()
-        for invoice in sandbox.appxite_invoices():
-            sandbox.delete_appxite_invoice(invoice["invoiceId"])
-    return Prepared(postgres, "billing_prepared", sandbox.store.directory)
+    return prepare(postgres, billing_template, tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture(scope="session")

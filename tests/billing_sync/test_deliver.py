@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import random
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -30,7 +25,6 @@ from pipeline import (
     body,
     check,
     invoiced,
-    most_billable_at_once,
     one_time,
     recurring,
 )
@@ -1145,77 +1139,3 @@ def test_a_worker_that_waits_too_long_for_another_gives_up_for_now(
     assert pipeline.sandbox.writes()["received"] == 0
     world.finish()
     check(pipeline.sandbox)
-
-
-# -- killed at any line ------------------------------------------------------------------------------------------------
-
-KILLS = 25
-
-
-@pytest.fixture(scope="module")
-def killer() -> Iterator[Callable[..., dict[str, int]]]:
-    """Orders for killed.py."""
-    root = Path(__file__).resolve().parents[2]
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("killed.py"))],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(root / "include")},
-    ) as process:  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def order(pipeline: Pipeline, plan_id: int, kill_at: int, **other: Any) -> dict[str, int]:
-            shards = shards_to_deliver(pipeline.connection, plan_id)
-            asked = {"dsn": pipeline.dsn, "url": pipeline.sandbox.url, "plan_id": plan_id, "shards": shards}
-            process.stdin.write(json.dumps({**asked, "kill_at": kill_at, **other}) + "\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
-            return json.loads(process.stdout.readline())  # type: ignore[union-attr, no-any-return]
-
-        yield order
-        process.stdin.close()
-
-
-def test_killed_at_any_line_nothing_is_doubled_lost_or_a_cent_off(
-    stage: Callable[[Build], Prepared], tmp_path: Path, killer: Callable[..., dict[str, int]]
-) -> None:
-    world = stage(four_items)
-    pipeline = world.copy(tmp_path)
-    whole = killer(pipeline, world.plan_id, 0)
-    world.discard(pipeline)
-    assert whole["status"] == 0
-    assert whole["lines"] > 150
-    seed = random.SystemRandom().randrange(10**6)
-    print(f"seed {seed}, {whole['lines']} lines")
-    chance = random.Random(seed)
-    step = whole["lines"] / KILLS
-    for number in range(KILLS):
-        kill_at = max(1, int(number * step + chance.random() * step))
-        with_faults = number % 2 == 1
-        pipeline = world.copy(tmp_path)
-        if with_faults:
-            for where in (POST, PATCH):
-                pipeline.sandbox.add_fault("lost_reply", **where, probability=0.35, seed=seed + number)
-            pipeline.sandbox.add_fault("late", **POST, probability=0.35, seed=seed + number, params={"delay": 0.02})
-        killed = killer(pipeline, world.plan_id, kill_at)
-        assert killed["status"] == -9 or with_faults, killed  # with faults it may end before that line
-        pipeline.sandbox.clear_faults()
-        pipeline.sandbox.release_late()
-        try:
-            pipeline.finish(world.run_id)
-            check(pipeline.sandbox)
-        except Exception as error:
-            raise AssertionError(f"seed {seed}, killed at line event {kill_at}, faults {with_faults}") from error
-        world.discard(pipeline)
-
-
-def test_the_same_harness_finds_the_duplicates_of_a_naive_protocol(
-    begin: Begin, killer: Callable[..., dict[str, int]]
-) -> None:
-    """The negative control: billable at once and no look-up. Were this green, the test before would be hollow."""
-    world = begin(four_items)
-    world.pipeline.sandbox.add_fault("lost_reply", **POST, count=1)
-    spoiled = killer(world.pipeline, world.plan_id, 0, spoil=True)
-    assert spoiled["status"] == 0
-    assert most_billable_at_once(world.pipeline.sandbox) == 2
-    with pytest.raises(AssertionError):
-        check(world.pipeline.sandbox)

@@ -262,7 +262,7 @@ HOSTILE = [
     ("no invoice", b'"invoiceId": null', "invoiceId: missing, expected a whole number"),
     ("an invoice beyond bigint", b'"invoiceId": 9223372036854775808', "invoiceId: 9223372036854775808"),
     ("half an invoice", b'"invoiceId": 1.5', "invoiceId: 1.5, expected a whole number"),
-    ("a strange currency", b'"currency": "EURO"', "currency: EUR (4 characters), expected a currency code"),
+    ("a strange currency", b'"currency": "EURO"', "currency: EURO (4 characters), expected a currency code"),
     ("a list as a name", b'"subscriptionName": []', "subscriptionName: list, expected a text"),
     ("two totals", b'"totalPrice": 1, "totalPrice": 2', "totalPrice: given twice: 1, 2"),
     ("two spellings", b'"totalPrice": 1, "TotalPrice": 2', "totalPrice: given twice: 1, 2"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,10 @@ def test_months_by_arithmetic(day: date) -> None:
     before, current = nightly_periods(day)
     assert current == period
     assert last_day_of(before) + timedelta(days=1) == current
+    longest = nightly_periods(day, 12)
+    assert (len(longest), longest[-2:]) == (12, [before, current])
+    assert all(last_day_of(one) + timedelta(days=1) == next_one for one, next_one in pairwise(longest))
+    assert nightly_periods(day, 1) == [current]
 
 
 def test_a_run_that_is_opened_again_is_the_same_run(pipeline: Pipeline) -> None:

@@ -216,6 +216,46 @@ def test_a_first_sight_as_issued_or_paid_is_billed(world: World) -> None:
     assert all(world.is_carried(line) for line in lines)
 
 
+def test_an_invoice_that_is_no_longer_listed_is_withdrawn_until_it_comes_back(world: World) -> None:
+    customer = world.customer()
+    line, other = monthly(MAY), monthly(MAY)
+    invoice = world.invoice(customer, line, status="Verified")
+    world.invoice(customer, other)
+    world.decide()
+    assert world.outcome(line) == "deliver"
+    invoice.status = "New Corrected"
+    world.decide()
+    assert world.reasons(line) == {"invoice_withdrawn"}
+    world.invoices.remove(invoice)
+    world.decide()
+    assert world.reasons(line) == {"invoice_withdrawn"}
+    assert world.value("select withdrawn from billing.invoice where invoice_id = %s", invoice.invoice_id) == (
+        "AppXite does not list it in 2026-05 any more"
+    )
+    assert world.outcome(other) == "deliver"
+    invoice.status = "Paid"
+    world.invoices.append(invoice)
+    world.night()
+    assert world.is_carried(line)
+
+
+def test_only_a_run_that_read_it_says_that_an_invoice_is_gone(world: World) -> None:
+    ours, theirs = world.customer(), world.customer()
+    line = monthly(MAY)
+    invoice = world.invoice(ours, line)
+    world.invoice(theirs, monthly(MAY))
+    older = world.open("nightly", MAY)
+    world.decide()
+    world.invoices.remove(invoice)
+    # Of other organizations, of another month, or read before the invoice was there: says nothing about it.
+    world.decide("manual", MAY, organization_ids=[theirs.organization_id])
+    world.decide("manual", JUNE)
+    world.execute("delete from staging.invoice_header where invoice_id = %s and extract_id in "
+                  "(select extract_id from staging.extract where run_id = %s)", invoice.invoice_id, older)
+    decide(world.connection, older)
+    assert world.reasons(line) == set()
+
+
 def test_a_vendor_invoice_is_never_loaded(world: World) -> None:
     customer = world.customer()
     ours = world.invoice(customer, monthly(MAY))

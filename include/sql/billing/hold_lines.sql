@@ -39,10 +39,18 @@ left join delivery.pause as pause on pause.company_id = decision.company_id and 
 cross join lateral (values
     ('invoice_does_not_add_up',
         not invoice.adds_up,
-        format('invoice %s says %s, its rows give %s', invoice.invoice_number, coalesce(invoice.total_amount::text, 'nothing readable'), (
-            select coalesce(sum(sibling.total_price), 0) from billing.invoice_line as sibling
-            where not invoice.adds_up and sibling.invoice_id = invoice.invoice_id
-        ))),
+        case
+            when invoice.problem is not null then format('the header of invoice %s: %s', invoice.invoice_number, invoice.problem)
+            else (
+                select
+                    format('invoice %s says %s, its rows give %s', invoice.invoice_number,
+                        coalesce(invoice.total_amount::text, 'nothing readable'), coalesce(sum(sibling.total_price), 0))
+                    || coalesce(format('; %s of its rows cannot be read', nullif(count(*) filter (where sibling.problem is not null), 0)), '')
+                from billing.invoice_line as sibling
+                where not invoice.adds_up and sibling.invoice_id = invoice.invoice_id
+            )
+        end),
+    ('invoice_withdrawn', invoice.withdrawn is not null, format('invoice %s: %s', invoice.invoice_number, invoice.withdrawn)),
     ('row_unreadable', line.problem is not null or line.total_price is null or line.quantity is null or line.unit_price is null, line.problem),
     -- A delivered line that vanished may be one of the invoice's other lines by now, under another id or period.
     ('changed_after_delivery',

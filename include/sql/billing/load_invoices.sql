@@ -1,6 +1,7 @@
 -- Guarantees: every invoice of the seller in an accepted status, and every line of it, stands in billing.*; a line
 -- changed in AppXite before delivery is changed here; one changed after delivery gets a revision that holds the
--- difference, for a person. Lines of an invoice that does not add up are only added, never changed or removed.
+-- difference, for a person. Lines of an invoice that does not add up are only added, never changed or removed. An invoice
+-- that AppXite does not list as accepted any more is marked as withdrawn, with the reason, and keeps its lines.
 -- Needs mapping/refresh_offers.sql before it. May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE; reads this run's whole extracts.
 
 -- Two runs of one period wait for each other here; both end with the same rows.
@@ -88,9 +89,9 @@ using (
     from accepted_header as header join header_check using (invoice_id)
     where header.consumer_organization_id is not null and header.invoice_date is not null and header.currency is not null
 ) as seen on known.invoice_id = seen.invoice_id
-when matched and (known.status, known.total_amount::numeric, known.adds_up, known.problem, known.currency, known.organization_id)
-    is distinct from (seen.status, seen.total_amount::numeric, seen.adds_up, seen.problem, seen.currency, seen.consumer_organization_id) then
-    update set status = seen.status, total_amount = seen.total_amount, currency = seen.currency,
+when matched and (known.status, known.total_amount::numeric, known.adds_up, known.problem, known.currency, known.organization_id, known.withdrawn)
+    is distinct from (seen.status, seen.total_amount::numeric, seen.adds_up, seen.problem, seen.currency, seen.consumer_organization_id, null) then
+    update set withdrawn = null, status = seen.status, total_amount = seen.total_amount, currency = seen.currency,
         organization_id = seen.consumer_organization_id, adds_up = seen.adds_up, problem = seen.problem,
         last_run_id = audit.current_run_id()
 when not matched then
@@ -99,6 +100,37 @@ when not matched then
     values (seen.invoice_id, seen.invoice_number, date_trunc('month', seen.invoice_date)::date, seen.invoice_date, seen.status,
         seen.consumer_organization_id, seen.contract_id, seen.currency, seen.total_amount, seen.invoice_source,
         seen.invoice_reference, seen.adds_up, seen.problem, audit.current_run_id(), audit.current_run_id());
+
+-- Invoices of a period that was read whole, and which are not among the accepted ones any more.
+update billing.invoice as known set withdrawn = gone.reason, last_run_id = audit.current_run_id()
+from (
+    select
+        invoice.invoice_id,
+        coalesce((
+            select case
+                when header.status is null then 'its header cannot be read: ' || header.problem
+                else 'its status is ' || header.status
+            end
+            from staging.invoice_header as header
+            where header.extract_id = feed.extract_id and header.invoice_id = invoice.invoice_id
+            order by header.position desc limit 1
+        ), format('AppXite does not list it in %s any more', to_char(feed.billing_period, 'YYYY-MM'))) as reason
+    from billing.invoice as invoice
+    join staging.extract as feed on feed.feed = 'invoice_headers' and feed.billing_period = invoice.billing_period
+    join audit.run as run on run.run_id = feed.run_id
+    where
+        feed.run_id = audit.current_run_id()
+        and (cardinality(run.organization_ids) = 0 or invoice.organization_id = any(run.organization_ids))
+        and not exists (select from accepted_header as header where header.invoice_id = invoice.invoice_id)
+        -- Read by a newer run: that one knows better.
+        and not exists (
+            select from staging.extract as newer
+            where
+                newer.feed = 'invoice_headers' and newer.billing_period = feed.billing_period
+                and newer.extract_id > feed.extract_id
+        )
+) as gone
+where known.invoice_id = gone.invoice_id and known.withdrawn is distinct from gone.reason;
 
 -- New lines.
 insert into billing.invoice_line (line_key, invoice_id, row_id, contract_id, subscription_id, subscription_name, offer_id,
@@ -148,6 +180,7 @@ where
     and not exists (select from billing.override as override where override.line_id = pending.line_id);
 
 -- Carried already: a revision that holds the difference. The newest revision's hash tells what was last seen.
+with changed as (
 insert into billing.invoice_line (line_key, revision, invoice_id, row_id, contract_id, subscription_id, subscription_name,
     offer_id, offer_name, charge_type, charge_start_date, charge_end_date, billing_frequency, quantity, unit_price,
     total_price, currency, problem, content_hash, first_run_id)
@@ -165,7 +198,21 @@ join lateral (
 join lateral (
     select sum(known.total_price) as total from billing.invoice_line as known where known.line_key = staged.line_key
 ) as so_far on true
-where header_check.adds_up;
+where header_check.adds_up
+returning line_key, invoice_id, currency, total_price
+)
+
+insert into audit.log_entry (run_id, level, code, message, subject)
+select
+    audit.current_run_id(), 'WARNING', 'line_changed_in_appxite',
+    format('Line %s was delivered with %s %s, and AppXite says %s now', changed.line_key, so_far.total, changed.currency,
+        so_far.total + changed.total_price),
+    jsonb_build_object('line_key', changed.line_key, 'invoice_id', changed.invoice_id, 'amount', changed.total_price::text)
+from changed
+-- As it was before this statement: without the new revision.
+cross join lateral (
+    select sum(known.total_price) as total from billing.invoice_line as known where known.line_key = changed.line_key
+) as so_far;
 
 -- Lines that AppXite removed. Not carried: removed here, too. Carried: a revision that takes the amount back.
 create temporary table vanished_line on commit drop as

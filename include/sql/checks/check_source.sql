@@ -1,6 +1,6 @@
 -- Guarantees: whatever is wrong with what AppXite gave is said in audit.log_entry, once per run: unreadable headers,
--- rows without a header, invoices that do not add up, statuses not billed, periods without any invoice. Ends with these findings, one row
--- each. Lines concerned are held by billing/hold_lines.sql; the rest goes on.
+-- rows without a header, invoices that do not add up or were withdrawn, statuses not billed or still to come, periods without any invoice.
+-- Ends with these findings, one row each. Lines concerned are held by billing/hold_lines.sql; the rest goes on.
 -- May run again: says nothing twice. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
 
 create temporary table finding on commit drop as
@@ -32,7 +32,8 @@ where
 union all
 select
     'ERROR', 'row_without_header',
-    format('%s rows of invoice %s have no header in their period', count(*), coalesce(run_row.invoice_number, run_row.invoice_id::text, '(none)')),
+    format('%s rows of invoice %s have no header in their period%s', count(*),
+        coalesce(run_row.invoice_number, run_row.invoice_id::text, '(none)'), ': ' || min(run_row.problem)),
     jsonb_build_object('invoice_id', run_row.invoice_id)
 from run_row
 where not exists (select from run_header as header where header.invoice_id = run_row.invoice_id)
@@ -55,12 +56,51 @@ group by header.status, header.currency
 union all
 select
     'WARNING', 'invoice_does_not_add_up',
-    format('Invoice %s of %s: its rows do not give its total of %s %s; all its lines wait', invoice.invoice_number,
-        organization.name, coalesce(invoice.total_amount::text, '(unreadable)'), invoice.currency),
+    case
+        when invoice.problem is not null then format('Invoice %s of %s: its header cannot be read (%s); all its lines wait',
+            invoice.invoice_number, organization.name, invoice.problem)
+        else format('Invoice %s of %s: its rows do not give its total of %s %s%s; all its lines wait', invoice.invoice_number,
+            organization.name, coalesce(invoice.total_amount::text, '(unreadable)'), invoice.currency,
+            format(', and %s of them cannot be read', nullif((
+                select count(*) from billing.invoice_line as line
+                where line.invoice_id = invoice.invoice_id and line.problem is not null
+            ), 0)))
+    end,
     jsonb_build_object('invoice_id', invoice.invoice_id)
 from billing.invoice as invoice
 join mapping.organization as organization using (organization_id)
 where not invoice.adds_up and invoice.invoice_id in (select header.invoice_id from run_header as header)
+union all
+select
+    'WARNING', 'invoice_withdrawn',
+    format('Invoice %s of %s: %s. Its open lines wait%s', invoice.invoice_number, organization.name, invoice.withdrawn,
+        format('; %s %s of it are delivered, and stay: credit them by hand if they are not owed', nullif((
+            select sum(carried.amount) from billing.invoice_line as line
+            join delivery.addition_line as carried using (line_id)
+            where line.invoice_id = invoice.invoice_id
+        ), 0), invoice.currency)),
+    jsonb_build_object('invoice_id', invoice.invoice_id)
+from billing.invoice as invoice
+join mapping.organization as organization using (organization_id)
+join audit.run as run on run.run_id = audit.current_run_id()
+where
+    invoice.withdrawn is not null
+    and invoice.billing_period = any(run.billing_periods)
+    and (cardinality(run.organization_ids) = 0 or invoice.organization_id = any(run.organization_ids))
+union all
+select
+    'WARNING', 'not_verified_yet',
+    format('%s invoices of %s (%s %s) are still %s. From next month on the nightly run does not read that month any more: raise lookback_months, or run the month by hand once they are Verified',
+        count(*), to_char(header.billing_period, 'YYYY-MM'), sum(header.total_amount), header.currency, header.status),
+    jsonb_build_object('billing_period', header.billing_period, 'status', header.status)
+from run_header as header
+join audit.run as run on run.run_id = audit.current_run_id()
+where
+    run.kind = 'nightly'
+    and header.billing_period = (select min(wanted.period) from unnest(run.billing_periods) as wanted (period))
+    and header.provider_organization_id = run.requester_id
+    and header.status in ('New', 'New Corrected')
+group by header.billing_period, header.status, header.currency
 union all
 select
     'WARNING', 'period_without_invoices',

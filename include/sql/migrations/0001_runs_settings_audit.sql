@@ -143,6 +143,7 @@ insert into billing.setting (setting_key, value, description) values
 ('negative_additions', '"send"', 'send: credits become negative Additions. hold: they wait for a person.'),
 ('zero_amounts', '"send"', 'send: lines of 0.00 become Additions. skip: they are excluded by rule.'),
 ('late_lines', '"next_open_cycle"', 'next_open_cycle: a charge in a cycle already invoiced is billed in the next open one. hold: it waits for a person.'),
+('lookback_months', '2', 'How many calendar months of invoice dates a nightly run reads, its own included (2 to 12). Invoices that become Verified later than that are not seen by it.'),
 ('marker_carrier', '"serial_number"', 'Where our marker stands on an Addition: serial_number, description or custom_field.'),
 ('marker_custom_field_id', null, 'Id of the custom field on Additions, when marker_carrier is custom_field.'),
 ('create_mode', '"inert"', 'inert: an Addition is created as Do Not Bill and then activated, so a duplicate never bills. locked: for a ConnectWise that refuses that; see docs/delivery.md for what it does not promise.'),

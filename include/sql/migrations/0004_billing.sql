@@ -14,6 +14,7 @@ create table billing.invoice (
     invoice_reference text,
     adds_up boolean not null,
     problem text,
+    withdrawn text,
     first_run_id bigint not null references audit.run,
     last_run_id bigint not null references audit.run
 );
@@ -21,6 +22,7 @@ create index on billing.invoice (billing_period, organization_id);
 comment on table billing.invoice is 'Invoices of the seller that have reached Verified. Vendor invoices and unfinished ones never come here.';
 comment on column billing.invoice.total_amount is 'As in the header. Null when the header''s total could not be read.';
 comment on column billing.invoice.adds_up is 'The rows'' totals equal the header''s total and every row could be read.';
+comment on column billing.invoice.withdrawn is 'Why the invoice is no longer one to bill: gone from AppXite, or in another status. Null while AppXite lists it as accepted. Its open lines are held.';
 comment on column billing.invoice.last_run_id is 'The last run in which anything of the invoice changed.';
 
 create table billing.charge_type (
@@ -116,6 +118,7 @@ comment on column billing.held_reason_code.is_found_later is 'Found by grouping,
 comment on table billing.held_reason_code is 'Why a line can be held, in plain words, and what to do about it.';
 insert into billing.held_reason_code (reason_code, title, cure) values
 ('invoice_does_not_add_up', 'The invoice''s rows do not add up to its total', 'Compare the invoice in AppXite; the next run reads it again. All its lines wait.'),
+('invoice_withdrawn', 'AppXite no longer lists the invoice as one to bill', 'Look at the invoice in AppXite. Listed as Verified again, its lines are free by themselves; else exclude them.'),
 ('row_unreadable', 'The row holds a value that cannot be read', 'See the detail for field and value; have it corrected in AppXite.'),
 ('changed_after_delivery', 'AppXite changed the line after it was delivered', 'The amount is the difference. Bill it by hand in ConnectWise and exclude it here, or correct the invoice in AppXite.'),
 ('currency_differs_from_invoice', 'The line''s currency is not its invoice''s', 'Correct the invoice in AppXite.'),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-from pipeline import Pipeline
+from pipeline import CUSTOMERS, Pipeline
 
 from local_stack.postgres import Postgres
 from sandbox.server import Sandbox
@@ -47,6 +47,17 @@ class Prepared:
         pipeline.sandbox.stop()
         self.postgres.drop_database(pipeline.database)
         shutil.rmtree(pipeline.sandbox.store.directory, ignore_errors=True)
+
+
+def prepare(postgres: Postgres, template: str, directory: Path, name: str = "billing_prepared") -> Prepared:
+    """Four customers, mapped and approved; nothing invoiced by AppXite yet. template: a migrated database."""
+    with Sandbox(directory / "sandbox", customers=CUSTOMERS) as sandbox:
+        pipeline = Pipeline(postgres.create_database(name, template=template), sandbox)
+        pipeline.set_up()
+        pipeline.close()
+        for invoice in sandbox.appxite_invoices():
+            sandbox.delete_appxite_invoice(invoice["invoiceId"])
+    return Prepared(postgres, name, sandbox.store.directory)
 
 
 Build = Callable[[Pipeline], tuple[int, int]]
