@@ -73,7 +73,7 @@ class Elsewhere:
 
 
 class Tracer:
-    """Counts executed lines of some files and functions; at line kill_at the process is gone, at stop_at it stops itself.
+    """Counts executed lines of files and functions; at line kill_at the process is gone, at stop_at it stops itself.
 
     With wants_marks, `marks` are the numbers of all lines; of those of the files `once`, only the first and the last
     time that a step runs each.
