@@ -43,9 +43,8 @@ def trial(lane: Lane, world: World, *, workers: int) -> Figures:
         if most > PER_MINUTE or any(one["status"] == 429 for one in asked):
             figures.failures.append(f"{most} requests in a minute, {PER_MINUTE} allowed")
         used = len(asked) / (seconds * PER_MINUTE / 60)
-        figures.notes.append(
-            f"{workers} at once: {len(asked)} requests in {seconds:.1f} s, {used:.0%} of a budget of {PER_MINUTE} a minute"
-        )
+        how = f"{workers} at once: {len(asked)} requests in {seconds:.1f} s"
+        figures.notes.append(f"{how}, {used:.0%} of a budget of {PER_MINUTE} a minute")
         return figures
 
 
