@@ -6,7 +6,8 @@ Every night at 00:00 UTC, for the current and the previous calendar month, or mo
 
 **What happens.** Invoices that reached *Verified* are extracted from AppXite and staged whole; organizations,
 offers and contracts are mapped; date and price rules applied. Every doubtful line is **held** with all its reasons;
-the rest becomes a **plan**. The plan is approved by itself when *Automated Daily Sync* is on, else it waits.
+the rest becomes a **plan**. What is beyond a **bound** is parked for a person. The plan is approved by itself when
+*Automated Daily Sync* is on and no bound parks it, else it waits.
 Delivery makes each Addition exactly once; the **proof** re-reads ConnectWise and accounts for every cent, or the
 run turns red.
 
@@ -94,12 +95,17 @@ def billing_flow(period_rule: str) -> None:
     map_lines = sql_step("map_lines", "billing/map_lines.sql", "Company, product and agreement of each line.")
     apply_rules = sql_step("apply_rules", "billing/apply_rules.sql", "Dates, price and description, to the cent.")
     hold_lines = sql_step("hold_lines", "billing/hold_lines.sql", "Deliver, hold with all reasons, or exclude.")
+    bound_amounts = sql_step("bound_amounts", "billing/bound_amounts.sql", "Unusual amounts are parked for a person.")
     group_lines = sql_step("group_lines", "billing/group_lines.sql", "Which Addition carries which lines.")
+    bound_additions = sql_step(
+        "bound_additions", "billing/bound_additions.sql", "Too many new Additions of one agreement are parked."
+    )
     branch = branch_lines(run_id)
     review = review_held_lines(run_id)
 
     # Plan, approve, apply, prove
     make_plan = sql_step("make_plan", "plan/make_plan.sql", "Every Addition to create or to update, sealed.")
+    bound_plan = sql_step("bound_plan", "plan/bound_plan.sql", "A plan whose input looks wrong is parked.")
     approved = approve_plan(run_id)
     waiting = await_approval(run_id)
     shards = list_shards(run_id)
@@ -107,8 +113,9 @@ def billing_flow(period_rule: str) -> None:
     proven = prove(run_id)
 
     chain(preflight(), run_id, extracted, refresh_reference, refresh_offers, load_invoices, checked)
-    chain(checked, map_lines, apply_rules, hold_lines, group_lines, branch, [review, make_plan])
-    chain(make_plan, approved, [waiting, shards])
+    chain(checked, map_lines, apply_rules, hold_lines, bound_amounts, group_lines, bound_additions, branch)
+    chain(branch, [review, make_plan])
+    chain(make_plan, bound_plan, approved, [waiting, shards])
     chain([review, waiting, delivered], proven, closed)
     closed.as_teardown()
 

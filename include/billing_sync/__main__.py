@@ -36,6 +36,8 @@ app.add_typer(plan_app, name="plan")
 app.add_typer(additions_app, name="additions")
 pauses_app = typer.Typer(no_args_is_help=True, help="The stop button: nothing is written while a pause lasts.")
 app.add_typer(pauses_app, name="pauses")
+bounds_app = typer.Typer(no_args_is_help=True, help="What bounds park, and letting it pass.")
+app.add_typer(bounds_app, name="bounds")
 console = Console(width=max(120, Console().width))
 
 ME = getpass.getuser()
@@ -170,12 +172,12 @@ def set_setting(key: str, value: str, person: Person = ME) -> None:
 @plan_app.command("list")
 def list_plans() -> None:
     """The newest plans with their state and money."""
-    table = Table("plan", "run", "state", "Additions", "money", "approved by")
+    table = Table("plan", "run", "state", "Additions", "money", "approved by", "parked because")
     with _database() as connection:
         for row in connection.execute(
             """
             select plan_id, run_id, case when is_dry_run then plan_state || ' (dry run)' else plan_state end,
-                planned_additions, planned_amount, approved_by
+                planned_additions, planned_amount, approved_by, parked_because
             from reporting.run where plan_id is not null order by plan_id desc limit 20
             """
         ).fetchall():
@@ -193,6 +195,52 @@ def approve_plan(plan_id: int, person: Person = ME) -> None:
     console.print(
         f"plan {plan_id} is approved by {person}. Deliver it: trigger the DAG apply_plan with plan_id {plan_id}."
     )
+
+
+@bounds_app.command("list")
+def list_bounds() -> None:
+    """What bounds park now, with figures and money at risk; and what people let pass."""
+    from billing_sync.bounds import allowed, parked_now
+
+    parked = Table("key", "figure", "lines", "money at risk", "why", title="Parked by bounds")
+    passed = Table("key", "up to", "allowed by", "at (UTC)", "note", title="Let pass")
+    with _database() as connection:
+        for one in parked_now(connection):
+            money = "" if one.money_at_risk is None else f"{one.money_at_risk} {one.currency}"
+            scope = f"plan {one.plan_id}" if one.plan_id else str(one.lines)
+            parked.add_row(one.bound_key, str(one.figure), scope, money, one.detail)
+        for key, up_to, person, when, note in allowed(connection):
+            passed.add_row(key, str(up_to), person, when, note)
+    console.print(parked)
+    if passed.rows:
+        console.print(passed)
+
+
+@bounds_app.command("allow")
+def allow_bound(
+    bound_key: Annotated[str, typer.Argument(help="As `bounds list` shows it")],
+    up_to: Annotated[str, typer.Option("--up-to", help="The figure that you saw; a larger one parks again.")],
+    note: Annotated[str | None, typer.Option("--note", help="Why it is right.")] = None,
+    person: Person = ME,
+) -> None:
+    """You looked at it and it is right: the next run lets it pass, up to this figure."""
+    from billing_sync.bounds import allow
+
+    with _database() as connection:
+        figure = allow(connection, bound_key, up_to, person, note)
+    console.print(f"{bound_key} passes up to {figure}, by {person}; the next run plans it")
+
+
+@bounds_app.command("withdraw")
+def withdraw_bound(
+    bound_key: Annotated[str, typer.Argument(help="As `bounds list` shows it")], person: Person = ME
+) -> None:
+    """Take back what was let pass: what is not delivered yet is parked again."""
+    from billing_sync.bounds import withdraw
+
+    with _database() as connection:
+        withdraw(connection, bound_key, person)
+    console.print(f"{bound_key} is parked again by the next run, as far as it is not delivered")
 
 
 @additions_app.command("list")

@@ -62,8 +62,11 @@ class Claim:
                     exists (select from own) as is_own,
                     pause.company_id as paused_company_id,
                     pause.paused_by || ': ' || pause.reason as pause,
-                    plan.approved_at + billing.text_setting('delivery_deadline_hours')::integer * interval '1 hour'
-                        < clock_timestamp() as is_late
+                    coalesce(
+                        plan.approved_at + billing.text_setting('delivery_deadline_hours')::integer * interval '1 hour'
+                            < clock_timestamp(),
+                        true
+                    ) as is_late
                 from delivery.plan as plan
                 left join lateral (
                     select * from delivery.pause as active

@@ -16,8 +16,11 @@ CHECK_SOURCE = "checks/check_source.sql"
 MAP_LINES = "billing/map_lines.sql"
 APPLY_RULES = "billing/apply_rules.sql"
 HOLD_LINES = "billing/hold_lines.sql"
+BOUND_AMOUNTS = "billing/bound_amounts.sql"
 GROUP_LINES = "billing/group_lines.sql"
+BOUND_ADDITIONS = "billing/bound_additions.sql"
 MAKE_PLAN = "plan/make_plan.sql"
+BOUND_PLAN = "plan/bound_plan.sql"
 
 STEPS = (
     REFRESH_REFERENCE,
@@ -27,8 +30,11 @@ STEPS = (
     MAP_LINES,
     APPLY_RULES,
     HOLD_LINES,
+    BOUND_AMOUNTS,
     GROUP_LINES,
+    BOUND_ADDITIONS,
     MAKE_PLAN,
+    BOUND_PLAN,
 )
 
 

@@ -547,6 +547,7 @@ class Deliverer:
                 if error.status == TOO_MANY_REQUESTS:
                     continue  # certainly not applied; the budget of all workers waits as long as ConnectWise asked
                 self._give_way(error)
+                self._wait_for(addition, self._may_come_late(addition, ()))
                 self._refuse(addition, said)
                 return False
             except WriteOutcomeUnknownError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from billing_sync.bounds import is_parked, why_parked
 from billing_sync.db import Connection
 from billing_sync.errors import ConfigurationError, PausedError
 from billing_sync.pauses import require_no_pause
@@ -44,16 +45,18 @@ def approve_plan(connection: Connection, plan_id: int, approved_by: str) -> None
 
 
 def approve_automatically(connection: Connection, run_id: int) -> bool:
-    """Approve the run's plan if Automated Daily Sync is on, it is no dry run, and delivery is not paused.
+    """Approve the run's plan if Automated Daily Sync is on, it is no dry run, no bound parks it and nothing is paused.
 
-    Returns whether it is approved now.
+    Returns whether it is approved now. Raises SourceDataError when AppXite gave no invoice at all (bounds.is_parked).
     """
     plan_id = plan_of_run(connection, run_id)
     row = connection.execute("select state, is_dry_run from delivery.plan where plan_id = %s", [plan_id]).fetchone()
     assert row is not None
     if row[0] in ("approved", "applied"):
         return True
-    if row[0] != "proposed" or row[1] or get_setting(connection, "automated_daily_sync") is not True:
+    if row[0] != "proposed" or row[1] or is_parked(connection, plan_id):
+        return False
+    if get_setting(connection, "automated_daily_sync") is not True:
         return False
     try:
         require_no_pause(connection)
@@ -103,6 +106,7 @@ def say_awaiting_approval(connection: Connection, run_id: int) -> str:
             f"Plan {plan_id} waits for approval: {additions} Additions worth {amount}. "
             f"Approve it (python -m billing_sync plan approve {plan_id}), then trigger apply_plan."
         )
+    message += why_parked(connection, plan_id)
     log_entry(connection, run_id, "INFO", "plan_waits", message, plan_id=plan_id)
     return message
 

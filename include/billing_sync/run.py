@@ -88,7 +88,7 @@ def finish_run(connection: Connection, run_id: int, *, is_failed: bool = False) 
     """Write how a run ended, and that its plan is applied when nothing of it is left; returns the run's state.
 
     is_failed: a task of it failed. Else succeeded, once it is proven (a reference run needs no proof), or
-    awaiting_approval, if its plan waits for a person.
+    awaiting_approval, if its plan waits for a person (an empty one only if a bound parks it).
     """
     with connection.transaction():
         connection.execute(
@@ -112,8 +112,13 @@ def finish_run(connection: Connection, run_id: int, *, is_failed: bool = False) 
                         select from delivery.plan as plan where plan.run_id = run.run_id and plan.state = 'approved'
                     ) then 'failed'
                     when exists (
-                        select from delivery.plan as plan join delivery.plan_item as item using (plan_id)
-                        where plan.run_id = run.run_id and plan.state = 'proposed' and not plan.is_dry_run
+                        select from delivery.plan as plan
+                        where
+                            plan.run_id = run.run_id and plan.state = 'proposed' and not plan.is_dry_run
+                            and (
+                                exists (select from delivery.plan_item as item where item.plan_id = plan.plan_id)
+                                or exists (select from delivery.plan_bound as bound where bound.plan_id = plan.plan_id)
+                            )
                     ) then 'awaiting_approval'
                     else 'succeeded'
                 end,

@@ -38,6 +38,19 @@ def _whole_number(lowest: int, highest: int) -> Callable[[str], int]:
     return parse
 
 
+def _bound(highest: int) -> Callable[[str], int]:
+    """A bound; off is stored as 0."""
+
+    def parse(text: str) -> int:
+        if text.lower() == "off":
+            return 0
+        if not re.fullmatch(r"\d{1,9}", text) or int(text) > highest:
+            raise ValueError(f"a whole number from 1 to {highest}, or off")
+        return int(text)
+
+    return parse
+
+
 def _environment(text: str) -> str:
     # It stands in each marker, which must fit the 50 characters of ConnectWise's serialNumber.
     if not re.fullmatch(r"[a-z0-9]{1,12}", text):
@@ -77,6 +90,12 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "delivery_deadline_hours": _whole_number(1, 168),
     "requests_per_minute": _whole_number(1, 100_000),
     "staging_retention_days": _whole_number(1, 3650),
+    "bound_additions_per_agreement": _bound(1_000_000),
+    "bound_amount_per_line": _bound(999_999_999),
+    "bound_customer_factor": _bound(1000),
+    "bound_customer_minimum": _whole_number(0, 999_999_999),
+    "bound_fewer_invoices_percent": _bound(100),
+    "bound_removed_lines": _bound(1_000_000),
 }
 
 

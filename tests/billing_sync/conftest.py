@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import threading
@@ -16,7 +17,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from pipeline import Pipeline
 from prepared import Build, Prepared, prepare
+from rich.console import Console
 
+from billing_sync import __main__ as command_line
 from local_stack.postgres import Postgres
 
 
@@ -143,6 +146,28 @@ def closed_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """`python -m billing_sync …` in this process: exit code, and what it printed, lines joined."""
+    monkeypatch.setattr(command_line, "console", Console(width=200))
+
+    def call(dsn: str | None, *arguments: str) -> tuple[int, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["billing_sync", *arguments])
+            patch.delenv("BILLING_DB_DSN", raising=False)
+            if dsn is not None:
+                patch.setenv("BILLING_DB_DSN", dsn)
+            code = 0
+            try:
+                command_line.main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+            captured = capsys.readouterr()
+            return code, re.sub(r"\s+", " ", captured.out + captured.err)
+
+    return call
 
 
 # -- the whole path (pipeline.py) --------------------------------------------------------------------------------------

@@ -16,33 +16,10 @@ from pipeline import OCT, PATCH, Pipeline, invoiced, one_time, recurring
 from prepared import Build, Prepared
 from rich.console import Console
 
-from billing_sync import __main__ as command_line
 from billing_sync.errors import ProofError
 from billing_sync.report import delivered_by_company, print_report
 
 Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`python -m billing_sync …` in this process: exit code, and what it printed, lines joined."""
-    monkeypatch.setattr(command_line, "console", Console(width=200))
-
-    def call(dsn: str | None, *arguments: str) -> tuple[int, str]:
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["billing_sync", *arguments])
-            patch.delenv("BILLING_DB_DSN", raising=False)
-            if dsn is not None:
-                patch.setenv("BILLING_DB_DSN", dsn)
-            code = 0
-            try:
-                command_line.main()
-            except SystemExit as end:
-                code = int(end.code or 0)
-            captured = capsys.readouterr()
-            return code, re.sub(r"\s+", " ", captured.out + captured.err)
-
-    return call
 
 
 def delivered_line(pipeline: Pipeline) -> tuple[int, int]:

@@ -33,8 +33,14 @@ TRIES = 8
 PAUSE = 0.05  # seconds between them
 PROTOCOLS = ("ours", *CONTROLS)
 
-# The code that a delivering task runs, apart from the HTTP client and libraries below it.
+# The code that a delivering task runs; of the HTTP client what writes, without the libraries below it.
 DELIVERY_FILES = ("deliver.py", "payload.py", "plan.py", "db.py", "claim.py", "pauses.py")
+DELIVERY_FUNCTIONS = (
+    ("connectwise.py", "create_addition"),
+    ("connectwise.py", "patch_addition"),
+    ("connectwise.py", "_write"),
+    ("http.py", "send"),
+)
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,11 @@ class Lane:
 
     def deliver(self, pipeline: Pipeline, world: World, protocol: str, **order: Any) -> int:
         """Start a worker that delivers the world's plan."""
-        files = DELIVERY_FILES if protocol == "ours" else ("controls.py",)
+        traced: dict[str, Any] = {"files": ["controls.py"]}
+        if protocol == "ours":
+            traced = {"files": DELIVERY_FILES, "functions": DELIVERY_FUNCTIONS}
         return self.workers.start(
-            pipeline, "deliver", protocol=protocol, plan_id=world.prepared.plan_id, files=files, **order
+            pipeline, "deliver", protocol=protocol, plan_id=world.prepared.plan_id, **traced, **order
         )
 
 

@@ -73,7 +73,7 @@ class Elsewhere:
 
 
 class Tracer:
-    """Counts executed lines of some files; at line kill_at the process is gone, at stop_at it stops itself.
+    """Counts executed lines of files and functions; at line kill_at the process is gone, at stop_at it stops itself.
 
     With wants_marks, `marks` are the numbers of all lines; of those of the files `once`, only the first and the last
     time that a step runs each.
@@ -90,6 +90,7 @@ class Tracer:
     def _tracer(self, order: Order) -> Callable[[FrameType, str, Any], Any]:
         """For sys.settrace. It runs for each line and each call: hence short."""
         files = {str((HERE if name == "controls.py" else PRODUCT) / name) for name in order["files"]}
+        functions = {(str(PRODUCT / name), function) for name, function in order.get("functions", ())}
         fatal = {order.get("kill_at"): signal.SIGKILL, order.get("stop_at"): signal.SIGSTOP}
         wants_marks = order.get("wants_marks", False)
 
@@ -103,7 +104,9 @@ class Tracer:
             return on_line
 
         def on_call(frame: FrameType, *_: Any) -> Any:
-            return on_line if frame.f_code.co_filename in files else None
+            code = frame.f_code
+            is_meant = code.co_filename in files or (code.co_filename, code.co_name) in functions
+            return on_line if is_meant else None
 
         return on_call
 

@@ -103,3 +103,25 @@ def test_half_a_page_of_json_leaves_nothing_half_staged(
 
     sandbox.clear_faults()
     assert ready("sync_verified_invoices", billing_periods=["2026-10"]).state == "success"
+
+
+def test_a_night_without_any_invoice_is_red_and_delivers_nothing(
+    ready: RunDag, billing_db: str, sandbox: Sandbox
+) -> None:
+    administrator(billing_db, sandbox, automated_daily_sync="off")
+    assert ready("sync_verified_invoices").state == "success"
+    for invoice in sandbox.appxite_invoices():
+        sandbox.delete_appxite_invoice(invoice["invoiceId"])
+    administrator(billing_db, sandbox, automated_daily_sync="on")
+
+    run = ready("sync_verified_invoices")
+
+    assert run.state == "failed"
+    assert states(run)["approve_plan"] == "failed"
+    assert sandbox.writes()["received"] == 0
+    assert query(
+        billing_db,
+        "select run.state, plan.state, bound.reason_code from audit.run join delivery.plan using (run_id)"
+        " join delivery.plan_bound as bound using (plan_id) order by run_id desc, bound.reason_code limit 1",
+    ) == [("failed", "proposed", "invoices_missing")]
+    assert query(billing_db, "select count(*) from audit.log_entry where code = 'plan_parked_no_invoices'") == [(1,)]

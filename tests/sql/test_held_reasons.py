@@ -525,12 +525,13 @@ DELIVERY = {
     "changed_in_connectwise", "addition_not_settled", "refused_by_connectwise", "agreement_changed", "line_changed",
     "echo_differs", "changed_after_delivery", "invoiced_meanwhile",
 }  # fmt: skip
+BOUNDS = {"too_many_additions", "amount_above_bound", "customer_total_unusual"}  # test_bounds.py
 
 
 def test_every_reason_code_has_a_test(world: World) -> None:
     codes = {row["reason_code"] for row in world.rows("select reason_code from billing.held_reason_code")}
 
-    assert codes == {case[1] for case in CASES} | DELIVERY | LOADING
+    assert codes == {case[1] for case in CASES} | DELIVERY | BOUNDS | LOADING | {"customer_paused"}
 
 
 def test_every_reason_says_what_it_is_and_what_to_do(world: World) -> None:

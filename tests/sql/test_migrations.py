@@ -291,7 +291,7 @@ def test_every_table_that_people_change_has_a_history(functions: Connection) -> 
 
     assert {row[0] for row in found} == {
         "billing.setting", "billing.charge_type", "billing.override", "mapping.organization_mapping",
-        "mapping.offer_mapping", "mapping.contract_mapping",
+        "mapping.offer_mapping", "mapping.contract_mapping", "billing.bound_allowance",
     }  # fmt: skip
 
 
@@ -386,7 +386,7 @@ def test_every_reporting_view_is_tested_and_runs_on_nothing(functions: Connectio
     found = views(functions)
 
     names = ["addition", "held_by_reason", "held_line", "invoice_line", "invoice_proof", "log_entry"]
-    names += ["money_by_customer", "run"]
+    names += ["money_by_customer", "parked_by_bound", "run"]
     assert found == [f"reporting.{name}" for name in names]
     for view in found:
         assert functions.execute(f"select * from {view}").fetchall() == []  # type: ignore[call-overload]

@@ -134,12 +134,19 @@ where
         where found_reason.line_id = known.line_id and found_reason.reason_code = known.reason_code
     )
     -- What was found later, by grouping, plan or delivery, is judged there: until then it keeps the date it is held since.
+    -- Bounds are judged for lines that are held, too.
     and (
         not exists (
             select from billing.held_reason_code as code
             where code.reason_code = known.reason_code and code.is_found_later
         )
-        or exists (select from found_reason where found_reason.line_id = known.line_id)
+        or (
+            exists (select from found_reason where found_reason.line_id = known.line_id)
+            and not exists (
+                select from billing.held_reason_code as code
+                where code.reason_code = known.reason_code and code.is_bound
+            )
+        )
     );
 
 merge into billing.held_reason as known
@@ -170,10 +177,10 @@ using (
         on organization_mapping.organization_id = invoice.organization_id
     left join mapping.offer_mapping as offer_mapping on offer_mapping.offer_id = line.offer_id
 ) as decided on known.line_id = decided.line_id
-when matched and (known.outcome, known.excluded_by) is distinct from (
+when matched and ((known.outcome, known.excluded_by) is distinct from (
     case when decided.excluded_by is not null then 'excluded' when decided.is_held then 'held' else 'deliver' end,
     decided.excluded_by
-) then
+) or (decided.is_held and known.delivery_key is not null)) then
     update set
         outcome = case when decided.excluded_by is not null then 'excluded' when decided.is_held then 'held' else 'deliver' end,
         excluded_by = decided.excluded_by,

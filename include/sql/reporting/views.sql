@@ -97,6 +97,23 @@ join billing.held_reason_code as code using (reason_code)
 where line.outcome = 'held';
 comment on view reporting.held_line is 'Held lines, one row per line and reason, with the cure. A line with two reasons stands here twice: sum money over distinct lines.';
 
+create view reporting.parked_by_bound as
+select
+    reason.bound_key,
+    code.title as reason,
+    reason.detail,
+    reason.bound_figure as figure,
+    line.currency,
+    count(*) as line_count,
+    sum(line.total_price) as money_at_risk,
+    min(reason.held_since) as parked_since
+from reporting.invoice_line as line
+join billing.held_reason as reason using (line_id)
+join billing.held_reason_code as code using (reason_code)
+where line.outcome = 'held' and code.is_bound
+group by reason.bound_key, code.title, reason.detail, reason.bound_figure, line.currency;
+comment on view reporting.parked_by_bound is 'What bounds park until a person lets it pass: by key, with the figure, its lines and their money.';
+
 create view reporting.held_by_reason as
 select
     reason_code,
@@ -164,6 +181,10 @@ select
     plan.approved_by,
     planned.planned_additions,
     planned.planned_amount,
+    (
+        select string_agg(bound.detail, '; ' order by bound.bound_key) from delivery.plan_bound as bound
+        where bound.plan_id = plan.plan_id
+    ) as parked_because,
     (
         select count(*) from delivery.attempt join delivery.plan as any_plan using (plan_id)
         where any_plan.run_id = run.run_id and attempt.outcome = 'invoke'
