@@ -30,7 +30,7 @@ class Parked:
 
 
 def parked_now(connection: Connection) -> list[Parked]:
-    """What bounds park at this moment: lines, the most money first; then plans that wait, by the newest that says so."""
+    """What bounds park at this moment: lines, the most money first; then plans, by the newest that says so."""
     lines = connection.execute(
         """
         select bound_key, figure::numeric, detail, line_count, money_at_risk, currency from reporting.parked_by_bound

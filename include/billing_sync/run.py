@@ -59,7 +59,7 @@ def open_run(
         abandoned = connection.execute(
             """
             update audit.run set state = 'failed', ended_at = now()
-            where state = 'running' and started_at < now() - interval '1 day' and (dag_id, dag_run_id) <> (%s, %s)
+            where state = 'running' and started_at < now() - interval '7 days' and (dag_id, dag_run_id) <> (%s, %s)
             returning run_id
             """,
             [dag_id, dag_run_id],

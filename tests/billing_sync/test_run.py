@@ -73,7 +73,7 @@ def test_a_run_that_is_opened_again_is_the_same_run(pipeline: Pipeline) -> None:
 def test_a_run_that_was_cut_off_is_closed_by_the_next_one(pipeline: Pipeline) -> None:
     cut_off, long_running = pipeline.open("nightly", [SEP]), pipeline.open("backfill", [SEP])
     pipeline.connection.execute(
-        "update audit.run set started_at = now() - interval '25 hours' where run_id = %s", [cut_off]
+        "update audit.run set started_at = now() - interval '8 days' where run_id = %s", [cut_off]
     )
     pipeline.open("nightly", [OCT])
     states = dict(pipeline.rows("select run_id, state from audit.run where ended_at is not null or run_id > 1"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import calendar
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
@@ -162,7 +162,11 @@ class FakeConnectWise:
         record = self.additions_of.get(agreement_id, {}).get(addition_id)
         return dict(record) if record else None
 
-    def create_addition(self, agreement_id: int, body: dict[str, Any]) -> dict[str, Any]:
+    def create_addition(
+        self, agreement_id: int, body: dict[str, Any], *, note: Callable[[], None] | None = None
+    ) -> dict[str, Any]:
+        if note:
+            note()
         if self.refuse:
             raise WriteRefusedError(self.refuse, status=400)
         addition_id = next(self.ids)
@@ -170,8 +174,15 @@ class FakeConnectWise:
         return self._store(agreement_id, addition_id, body)
 
     def patch_addition(
-        self, agreement_id: int, addition_id: int, operations: Sequence[dict[str, Any]]
+        self,
+        agreement_id: int,
+        addition_id: int,
+        operations: Sequence[dict[str, Any]],
+        *,
+        note: Callable[[], None] | None = None,
     ) -> dict[str, Any]:
+        if note:
+            note()
         if self.refuse:
             raise WriteRefusedError(self.refuse, status=400)
         return self._store(agreement_id, addition_id, {step["path"]: step["value"] for step in operations})

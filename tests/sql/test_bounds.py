@@ -752,6 +752,21 @@ def test_many_removed_lines_park_every_plan_until_one_is_approved(world: World) 
     assert automatic(world, third)
 
 
+def test_lines_removed_while_a_run_was_repeated_are_approved_with_its_plan(world: World) -> None:
+    world.setting("bound_removed_lines", "2")
+    customer = world.customer()
+    lines = [one_time() for _ in range(4)]
+    invoice = world.invoice(customer, *lines)
+    world.decide()
+    invoice.lines = lines[:1]
+    world.again()  # the plan was made before the lines were removed
+    assert set(parked_plan(world)) == {"lines_removed"}
+    world.deliver()
+    world.decide()
+
+    assert parked_plan(world) == {}
+
+
 def test_removed_lines_within_the_bound_do_not_add_up_over_approved_plans(world: World) -> None:
     world.setting("bound_removed_lines", "2")
     customer = world.customer()

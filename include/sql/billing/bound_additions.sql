@@ -23,6 +23,7 @@ where
         select from delivery.addition as ledger
         where ledger.delivery_key = decision.delivery_key and ledger.state <> 'refused'
     );
+analyze new_addition_line;
 
 create temporary table beyond_bound on commit drop as
 select
@@ -44,13 +45,14 @@ join mapping.agreement as agreement using (agreement_id)
 join new_addition_line as line using (agreement_id)
 left join billing.bound_allowance as allowance on allowance.bound_key = counted.bound_key
 where counted.figure > bound.additions and not billing.is_within(counted.figure, allowance.up_to);
+analyze beyond_bound;
 
 delete from billing.held_reason as known
 using billing.line_in_scope as scope
 where
     known.line_id = scope.line_id
     and known.reason_code = 'too_many_additions'
-    and known.line_id not in (select beyond_bound.line_id from beyond_bound);
+    and not exists (select from beyond_bound where beyond_bound.line_id = known.line_id);
 
 merge into billing.held_reason as known
 using beyond_bound on known.line_id = beyond_bound.line_id and known.reason_code = 'too_many_additions'

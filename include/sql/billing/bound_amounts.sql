@@ -12,17 +12,12 @@ join billing.invoice as invoice using (invoice_id);
 alter table open_line add primary key (line_id);
 analyze open_line;
 
-create temporary table customer_total on commit drop as
-with recursive setting as (
-    select
-        billing.bound_setting('bound_customer_factor') as factor,
-        billing.text_setting('bound_customer_minimum')::numeric as minimum
-),
 -- 1. All periods of the customers concerned, oldest first. What a person excluded does not count as billed.
-customer as (
+create temporary table period_total on commit drop as
+with customer as (
     select organization_id, currency from open_line group by organization_id, currency
 ),
-period_total as (
+summed as (
     select
         customer.organization_id,
         customer.currency,
@@ -40,28 +35,35 @@ period_total as (
     left join billing.line_decision as decision on decision.line_id = line.line_id
     left join delivery.addition_line as carried on carried.line_id = line.line_id
     group by customer.organization_id, customer.currency, invoice.billing_period
-),
-with_allowance as (
-    select
-        period_total.*,
-        key.bound_key,
-        billing.is_within(period_total.total, allowance.up_to) as is_allowed
-    from period_total
-    cross join lateral (
-        select format('customer_total_unusual/%s/%s/%s', period_total.organization_id,
-            to_char(period_total.billing_period, 'YYYY-MM'), period_total.currency) as bound_key
-    ) as key
-    left join billing.bound_allowance as allowance on allowance.bound_key = key.bound_key
-),
+)
+select
+    summed.*,
+    key.bound_key,
+    billing.is_within(summed.total, allowance.up_to) as is_allowed
+from summed
+cross join lateral (
+    select format('customer_total_unusual/%s/%s/%s', summed.organization_id,
+        to_char(summed.billing_period, 'YYYY-MM'), summed.currency) as bound_key
+) as key
+left join billing.bound_allowance as allowance on allowance.bound_key = key.bound_key;
+alter table period_total add primary key (organization_id, currency, number);
+analyze period_total;
+
 -- 2. Each period is compared with the three latest before it. One that is parked itself is nobody's usual: two wrong
 -- months in a row would vouch for each other.
+create temporary table customer_total on commit drop as
+with recursive setting as (
+    select
+        billing.bound_setting('bound_customer_factor') as factor,
+        billing.text_setting('bound_customer_minimum')::numeric as minimum
+),
 judged as (
     select
         organization_id, currency, billing_period, total, bound_key, number,
         null::numeric as usual,
         false as is_unusual,
         case when invoiced is null then '{}' else array[abs(invoiced)] end as latest
-    from with_allowance
+    from period_total
     where number = 1
     union all
     select
@@ -71,7 +73,7 @@ judged as (
         case when verdict.is_unusual or period.invoiced is null then before.latest
             else (abs(period.invoiced) || before.latest)[1:3] end
     from judged as before
-    join with_allowance as period
+    join period_total as period
         on period.organization_id = before.organization_id
         and period.currency = before.currency
         and period.number = before.number + 1
@@ -130,6 +132,7 @@ join billing.line_decision as decision using (line_id)
 join customer_total as unusual using (organization_id, billing_period, currency)
 join mapping.organization as organization using (organization_id)
 where decision.outcome <> 'excluded';
+analyze beyond_bound;
 
 create temporary table released_line on commit drop as
 select known.line_id, known.reason_code
