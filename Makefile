@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 STAY ?= 1
+# Processes that run tests; each has a PostgreSQL of its own. A file is not split: its fixtures are made once.
+WORKERS ?= 2
+PARALLEL := $(if $(filter-out 1,$(WORKERS)),-n $(WORKERS) --dist loadfile)
 RUN := $(VENV)/bin/python
 export PYTHONPATH := include:plugins
 export PYTHONDONTWRITEBYTECODE :=
@@ -28,11 +31,11 @@ status: install  ## what of the local stack is running
 stop:  ## stop what `make demo` started
 	@test ! -x $(RUN) || $(RUN) -m local_stack stop
 
-test: install  ## all tests (ARGS="-k name" chooses)
-	$(RUN) -m pytest $(ARGS)
+test: install  ## all tests (ARGS="-k name" chooses, WORKERS=1 runs them one by one)
+	$(RUN) -m pytest $(PARALLEL) $(ARGS)
 
 test-fast: install  ## all tests but those that start Airflow servers
-	$(RUN) -m pytest -m "not e2e" $(ARGS)
+	$(RUN) -m pytest $(PARALLEL) -m "not e2e" $(ARGS)
 
 prove: install  ## the proof campaign: kills, overlaps, faults ... (SEED=7, ARGS="--quick --part kills")
 	@PYTHONPATH=include:plugins:tests/helpers:tests $(RUN) -m campaign $(if $(SEED),--seed $(SEED)) $(ARGS)
