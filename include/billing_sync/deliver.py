@@ -599,7 +599,7 @@ class Deliverer:
             self._db.execute(
                 """
                 update delivery.addition set connectwise_addition_id = %s, state = 'created'
-                where delivery_key = %s and connectwise_addition_id is null
+                where delivery_key = %s and connectwise_addition_id is null and state = 'intended'
                 """,
                 [addition_id, addition["delivery_key"]],
             )
