@@ -39,7 +39,8 @@ SYSTEM_PLACES = (
     "/opt/homebrew/opt/postgresql@*/bin",
     "/usr/local/opt/postgresql@*/bin",
 )
-TEST_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
+# A commit is with the kernel before it is acknowledged, so it survives the server's death; not the machine's.
+TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 NOBODY_IN_NAMESPACE = ("unshare", "--user", "--map-user=65534", "--map-group=65534")
 STARTS_TRIED = 5
 
@@ -198,7 +199,7 @@ def _ends(process: psutil.Process, seconds: float) -> bool:
 class Postgres:
     """One server with its files in `home`: `home/data`, `home/server.log`.
 
-    `durable=False` is for tests: nothing is forced to disk. `port=None` takes a free port at each start.
+    `durable=False` is for tests: nothing is forced to disk, a power cut may lose it. `port=None` takes a free port at each start.
     """
 
     def __init__(
