@@ -171,12 +171,16 @@ def server_process(data: Path) -> psutil.Process | None:
     return None
 
 
-def stop_server(data: Path, *, seconds: float = 30) -> bool:
-    """Stop the server of a data directory, ending open connections; false when none runs."""
+def stop_server(data: Path, *, seconds: float = 30, as_in_a_crash: bool = False) -> bool:
+    """Stop the server of a data directory, ending open connections; false when none runs.
+
+    as_in_a_crash: without a shutdown; it recovers when it is started again.
+    """
     process = server_process(data)
     if process is None:
         return False
-    for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # PostgreSQL's fast, immediate and no shutdown
+    hows = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)  # PostgreSQL's fast, immediate and no shutdown
+    for how in hows[1:] if as_in_a_crash else hows:
         with suppress(psutil.Error):
             process.send_signal(how)
         if _ends(process, seconds):

@@ -258,7 +258,7 @@ def run_trials(
     chunks = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
     if config.workers not in config.pools:
         config.pools[config.workers] = ProcessPoolExecutor(
-            config.workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(config.directory,)
+            config.workers, mp_context=get_context("spawn"), initializer=_begin_apart, initargs=(config.directory,)
         )
     pool = config.pools[config.workers]
     futures = {pool.submit(_run, function, world, chunk): len(chunk) for chunk in chunks}
@@ -279,10 +279,15 @@ CHUNK = 5
 PROGRESS_EVERY = 10.0  # seconds
 
 
-def _begin(directory: Path) -> None:
+def begin(directory: Path) -> None:
+    """Before the first trial of a process (or thread) that runs them."""
     global _lane
-    logging.disable(logging.CRITICAL)  # thousands of warnings about faults that are meant
     _lane = Lane(directory)
+
+
+def _begin_apart(directory: Path) -> None:
+    logging.disable(logging.CRITICAL)  # thousands of warnings about faults that are meant
+    begin(directory)
 
 
 def _run(function: Callable[..., Figures], world: World, trials: Sequence[Trial]) -> Figures:

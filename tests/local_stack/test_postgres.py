@@ -65,10 +65,7 @@ def test_what_was_committed_survives_the_death_of_the_tests_own_server(tmp_path:
             connection.execute("create table note (number int)")
             for number in range(200):
                 connection.execute("insert into note values (%s)", [number])
-            process = server_process(server.data)
-            assert process is not None
-            process.send_signal(signal.SIGQUIT)
-            process.wait(10)
+            assert stop_server(server.data, as_in_a_crash=True)
         server.start()
         assert one(server.dsn(), "select count(*) from note") == 200
 
