@@ -17,7 +17,7 @@ from pipeline import NOV, OCT, Pipeline
 
 from billing_sync.db import connect
 from billing_sync.errors import BillingSyncError
-from campaign.answers import count_faulty, mix_faults
+from campaign.answers import LIES, count_faulty, mix_faults
 from campaign.checker import judge
 from campaign.postgres_proxy import Cut, PostgresProxy
 from campaign.report import Config, Figures, part
@@ -187,6 +187,8 @@ def restart(lane: Lane, world: World, *, server: CrashingServer, moments: Sequen
 
     with lane.copy(world) as pipeline:
         try:
+            # In a copied database a sequence may hand out numbers that no log entry reserved, until a checkpoint.
+            pipeline.connection.execute("checkpoint")
             pipeline.sandbox.add_fault("delay", service="connectwise", probability=0.3, params={"seconds": 0.05})
             tasks = Tasks(pipeline, pipeline.dsn, tries=20, wait=0.2, shards_at_once=4)
             began = time.perf_counter()
@@ -249,7 +251,7 @@ def at_once(lane: Lane, world: World, *, seed: str, faults: bool) -> Figures:
     with lane.copy(world) as pipeline:
         pipeline.sandbox.add_fault("delay", probability=0.3, seed=chance.randrange(10**9), params={"seconds": 0.02})
         if faults:
-            mix_faults(pipeline, seed, 0.2)
+            mix_faults(pipeline, seed, 0.2, without=LIES)
         orders: list[dict[str, Any]] = [
             {"kind": kind, "periods": [f"{month}" for month in months], "dag_run_id": f"at_once_{kind}", "files": ()}
             for kind, months in AT_ONCE.items()

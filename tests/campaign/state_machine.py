@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import random
 import re
 import sys
 import time
@@ -31,7 +32,7 @@ from campaign.answers import count_faulty
 from campaign.checker import THE_END, most_billable
 from campaign.report import Config, Figures, part
 from campaign.tasks import Tasks
-from campaign.trial import Lane
+from campaign.trial import Lane, Trial, run_trials
 from campaign.worlds import World, world_of
 
 CUSTOMERS = (0, 1)
@@ -448,7 +449,7 @@ def can_be_matched(billed: Iterable[Decimal], lines: list[set[Decimal]]) -> bool
 
 # -- the part ----------------------------------------------------------------------------------------------------------
 
-STEPS, EXAMPLES, QUICK_EXAMPLES = 14, 120, 10
+STEPS, EXAMPLES, QUICK_EXAMPLES, BATCH = 14, 120, 10, 10
 
 
 def explore(lane: Lane, world: World, *, seed: int, examples: int, shrink: bool = True) -> Figures:
@@ -477,3 +478,15 @@ def explore(lane: Lane, world: World, *, seed: int, examples: int, shrink: bool 
         program = [line for line in [*notes, *told] if not re.match(r"state\.(never|each)_", line)]
         Here.found.failures.append("\n".join([f"{type(error).__name__}: {error}", *program]))
     return Here.found
+
+
+@part("state_machine")
+def state_machine(config: Config) -> Figures:
+    """Hypothesis: bills, re-issues, mappings, overrides, approvals, runs, kills, faults, people in ConnectWise."""
+    chance = random.Random(f"{config.seed}/state machine")
+    examples = QUICK_EXAMPLES if config.quick else EXAMPLES
+    trials: list[Trial] = [
+        (str(number), {"seed": chance.randrange(10**9), "examples": min(examples, BATCH)})
+        for number in range(-(-examples // BATCH))
+    ]
+    return run_trials(config, "state_machine", explore, world_of(config, "empty"), trials)
