@@ -143,9 +143,7 @@ class _Session:
     def _to_client(self) -> None:
         while message := _read(self._from_server):
             kind = message[:1]
-            if not self._swallows:
-                self._client.sendall(message)
-            elif kind == b"G":  # COPY: the server waits for the client's rows
+            if not self._swallows or kind == b"G":
                 self._client.sendall(message)
             elif kind == b"Z":
                 return

@@ -102,10 +102,14 @@ class Tasks:
 
     def stage_and_decide(self, run_id: int, periods: Sequence[date]) -> None:
         """Stage both sides, decide and plan."""
-        self.task("extract_appxite", lambda connection: extract_appxite_reference(connection, self.pipeline.appxite(), run_id))
+        self.task(
+            "extract_appxite", lambda connection: extract_appxite_reference(connection, self.pipeline.appxite(), run_id)
+        )
         self.task(
             "extract_connectwise",
-            lambda connection: extract_connectwise_reference(connection, self.pipeline.connectwise(read_only=True), run_id),
+            lambda connection: extract_connectwise_reference(
+                connection, self.pipeline.connectwise(read_only=True), run_id
+            ),
         )
         for period in periods:
             self.task(
