@@ -22,7 +22,7 @@ from campaign.checker import judge
 from campaign.postgres_proxy import Cut, PostgresProxy
 from campaign.report import Config, Figures, part
 from campaign.tasks import Tasks
-from campaign.trial import Lane, Trial, begin, run_trials
+from campaign.trial import Lane, Trial, begin, neutralise, run_trials, writes_of
 from campaign.worlds import World, world_of
 from local_stack.ports import free_port
 from local_stack.postgres import Postgres, stop_server
@@ -30,19 +30,22 @@ from local_stack.postgres import Postgres, stop_server
 
 def settled(pipeline: Pipeline, world: World) -> Figures:
     """The verdict over a pipeline whose runs should be over: whether a further night writes, or is not proven."""
-    figures = Figures(trials=1)
-    since = pipeline.sandbox.health()["requests"]
+    figures, problems = Figures(trials=1, reruns=1), []
     try:
-        pipeline.night(world.month)
+        problems += neutralise(pipeline, world)
+        figures.rerun_writes = writes_of(pipeline, lambda: pipeline.night(world.month))
     except BillingSyncError as error:
         figures.in_doubt = 1
-        figures.failures.append(f"not proven: {error}")
-    figures.rerun_writes = pipeline.sandbox.writes(since)["received"]
+        problems.append(f"not proven: {error}")
+    if figures.rerun_writes:
+        problems.append(f"a further run wrote {figures.rerun_writes} times")
     verdict = judge(pipeline.sandbox, world.held)
-    figures += verdict.figures()
-    problems = verdict.problems() + [f"a further run wrote {figures.rerun_writes} times"] * bool(figures.rerun_writes)
-    figures.failures += ["; ".join(problems)] * bool(problems)
-    return figures
+    problems += verdict.problems()
+    if verdict.orphans_neutralised < verdict.orphans:
+        problems.append(f"{verdict.orphans - verdict.orphans_neutralised} orphans are not neutralised")
+    if problems:
+        figures.failures.append("; ".join(problems))
+    return figures + verdict.figures()
 
 
 # -- lost acknowledgements ---------------------------------------------------------------------------------------------

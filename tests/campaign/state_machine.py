@@ -32,6 +32,7 @@ from hypothesis.stateful import (
 from pipeline import LIST, NOV, OCT, PATCH, POST, READ, Pipeline, is_ours, one_time, recurring
 
 from billing_sync.mappings import import_mappings
+from billing_sync.pauses import active_pauses, end_pause
 from billing_sync.plan import approve_plan, confirm_addition, retry_addition
 from billing_sync.run import last_day_of, nightly_periods
 from campaign.answers import count_faulty
@@ -356,8 +357,10 @@ class Billing(RuleBasedStateMachine):
         self.time_passes()
         self.pipeline.set(automated_daily_sync="on")
         self.night()
-        if self.settle_conflicts():
-            self.night()
+        self.settle_conflicts()
+        self.night()
+        self.settle_plans()
+        self.night()
         since = self.requests()
         state, failures = self.night()
         assert not self.sandbox.writes(since)["received"], "a further run wrote"
@@ -374,22 +377,28 @@ class Billing(RuleBasedStateMachine):
         tasks = Tasks(self.pipeline, self.pipeline.dsn, tries=2)
         return tasks.run("nightly", order["months"], order["dag_run_id"]), tasks.failures
 
-    def settle_conflicts(self) -> int:
-        """What a person does about an Addition in conflict or refused: was it invoiced? Returns how many."""
-        settled = 0
+    def settle_conflicts(self) -> None:
+        """What a person does about an Addition in conflict or refused: was it invoiced? And the pauses end."""
         invoiced = {line["additionId"] for invoice in self.sandbox.invoices() for line in invoice["lines"]}
+        touched = {self.agreements[customer] for customer in self.touched}
         for key, agreement_id, addition_id, state in self.pipeline.rows(
             "select delivery_key, agreement_id, connectwise_addition_id, state from delivery.addition"
             " where state in ('conflict', 'refused')"
         ):
-            if agreement_id in {self.agreements[customer] for customer in self.touched}:
+            if agreement_id in touched:
                 continue
-            settled += 1
             if state == "conflict" and addition_id in invoiced:
                 confirm_addition(self.pipeline.connection, key, "tests")
             else:
                 retry_addition(self.pipeline.connection, key, "tests")
-        return settled
+        for pause in active_pauses(self.pipeline.connection):
+            end_pause(self.pipeline.connection, "tests", pause["company_id"])
+
+    def settle_plans(self) -> None:
+        """A person approves what a bound has parked."""
+        for plan_id in self.plans()[-1:]:
+            approve_plan(self.pipeline.connection, plan_id, "tests")
+            Tasks(self.pipeline, self.pipeline.dsn, tries=2).apply(plan_id)
 
     def accounted_for(self, customer: int) -> None:
         """What AppXite wants = invoiced by ConnectWise + held + excluded (a typed price's difference is excluded)."""

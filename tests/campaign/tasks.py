@@ -26,7 +26,7 @@ from campaign.steps import Step
 
 T = TypeVar("T")
 
-CLEAR = ("TemporaryError", "RateLimitedError", "OvertakenError", "InDoubtError", "ProofError")
+CLEAR = ("TemporaryError", "RateLimitedError", "OvertakenError", "InDoubtError", "ProofError", "SourceDataError")
 
 
 @dataclass
