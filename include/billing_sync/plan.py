@@ -94,15 +94,17 @@ def say_awaiting_approval(connection: Connection, run_id: int) -> str:
     plan_id = plan_of_run(connection, run_id)
     row = connection.execute(
         """
-        select plan.is_dry_run, count(item.plan_item_id), coalesce(sum(item.amount), 0.00)
+        select plan.is_dry_run, plan.state, count(item.plan_item_id), coalesce(sum(item.amount), 0.00)
         from delivery.plan as plan left join delivery.plan_item as item using (plan_id)
-        where plan.plan_id = %s group by 1
+        where plan.plan_id = %s group by 1, 2
         """,
         [plan_id],
     ).fetchone()
     assert row is not None
-    is_dry_run, additions, amount = row
-    if is_dry_run:
+    is_dry_run, state, additions, amount = row
+    if state == "superseded":
+        message = f"Plan {plan_id} gave way to another run's plan. The next run plans what only this one spoke of."
+    elif is_dry_run:
         message = f"Dry run: plan {plan_id} would write {additions} Additions worth {amount}. It can never be applied."
     elif not additions:
         message = f"Plan {plan_id} has nothing to write."

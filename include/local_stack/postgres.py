@@ -203,7 +203,8 @@ def _ends(process: psutil.Process, seconds: float) -> bool:
 class Postgres:
     """One server with its files in `home`: `home/data`, `home/server.log`.
 
-    `durable=False` is for tests: nothing is forced to disk, a power cut may lose it. `port=None` takes a free port at each start.
+    `durable=False` is for tests: nothing is forced to disk, so a power cut may lose it. `port=None` takes a free port at
+    each start.
     """
 
     def __init__(
