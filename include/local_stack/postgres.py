@@ -203,7 +203,7 @@ def _ends(process: psutil.Process, seconds: float) -> bool:
 class Postgres:
     """One server with its files in `home`: `home/data`, `home/server.log`.
 
-    `durable=False` is for tests: nothing is forced to disk, so a power cut may lose it. `port=None` takes a free port at
+    `durable=False` is for tests: nothing is forced to disk, a power cut may lose it. `port=None` takes a free port at
     each start.
     """
 
