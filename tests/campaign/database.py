@@ -51,7 +51,7 @@ def settled(pipeline: Pipeline, world: World) -> Figures:
 # -- lost acknowledgements ---------------------------------------------------------------------------------------------
 
 Work = Callable[[Tasks, World], str]
-QUICK_CUTS = 8
+QUICK_CUTS = 5
 
 
 def stage(tasks: Tasks, world: World) -> str:

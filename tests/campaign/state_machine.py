@@ -357,10 +357,10 @@ class Billing(RuleBasedStateMachine):
         self.time_passes()
         self.pipeline.set(automated_daily_sync="on")
         self.night()
-        self.settle_conflicts()
-        self.night()
-        self.settle_plans()
-        self.night()
+        if self.settle_conflicts():
+            self.night()
+        if self.settle_plans():
+            self.night()
         since = self.requests()
         state, failures = self.night()
         assert not self.sandbox.writes(since)["received"], "a further run wrote"
@@ -377,8 +377,9 @@ class Billing(RuleBasedStateMachine):
         tasks = Tasks(self.pipeline, self.pipeline.dsn, tries=2)
         return tasks.run("nightly", order["months"], order["dag_run_id"]), tasks.failures
 
-    def settle_conflicts(self) -> None:
+    def settle_conflicts(self) -> bool:
         """What a person does about an Addition in conflict or refused: was it invoiced? And the pauses end."""
+        settled = False
         invoiced = {line["additionId"] for invoice in self.sandbox.invoices() for line in invoice["lines"]}
         touched = {self.agreements[customer] for customer in self.touched}
         for key, agreement_id, addition_id, state in self.pipeline.rows(
@@ -387,18 +388,23 @@ class Billing(RuleBasedStateMachine):
         ):
             if agreement_id in touched:
                 continue
+            settled = True
             if state == "conflict" and addition_id in invoiced:
                 confirm_addition(self.pipeline.connection, key, "tests")
             else:
                 retry_addition(self.pipeline.connection, key, "tests")
         for pause in active_pauses(self.pipeline.connection):
             end_pause(self.pipeline.connection, "tests", pause["company_id"])
+            settled = True
+        return settled
 
-    def settle_plans(self) -> None:
+    def settle_plans(self) -> bool:
         """A person approves what a bound has parked."""
-        for plan_id in self.plans()[-1:]:
+        waiting = self.plans()[-1:]
+        for plan_id in waiting:
             approve_plan(self.pipeline.connection, plan_id, "tests")
             Tasks(self.pipeline, self.pipeline.dsn, tries=2).apply(plan_id)
+        return bool(waiting)
 
     def accounted_for(self, customer: int) -> None:
         """What AppXite wants = invoiced by ConnectWise + held + excluded (a typed price's difference is excluded)."""
@@ -446,7 +452,7 @@ def can_be_matched(billed: Iterable[Decimal], lines: list[set[Decimal]]) -> bool
 
 # -- the part ----------------------------------------------------------------------------------------------------------
 
-STEPS, EXAMPLES, QUICK_EXAMPLES, BATCH = 16, 120, 10, 10
+STEPS, EXAMPLES, QUICK_EXAMPLES, BATCH = 16, 120, 6, 10
 
 
 def explore(lane: Lane, world: World, *, seed: int, examples: int, shrink: bool = True) -> Figures:
