@@ -47,24 +47,29 @@ def approve_plan(connection: Connection, plan_id: int, approved_by: str) -> None
 def approve_automatically(connection: Connection, run_id: int) -> bool:
     """Approve the run's plan if Automated Daily Sync is on, it is no dry run, no bound parks it and nothing is paused.
 
-    Returns whether it is approved now. Raises SourceDataError when AppXite gave no invoice at all (bounds.is_parked).
+    Returns whether it is approved now; a plan that a newer one has superseded is not. Raises SourceDataError when
+    AppXite gave no invoice at all (bounds.is_parked).
     """
     plan_id = plan_of_run(connection, run_id)
-    row = connection.execute("select state, is_dry_run from delivery.plan where plan_id = %s", [plan_id]).fetchone()
-    assert row is not None
-    if row[0] in ("approved", "applied"):
+    with connection.transaction():
+        # Locked, so that no other run supersedes it between the look and the word.
+        row = connection.execute(
+            "select state, is_dry_run from delivery.plan where plan_id = %s for update", [plan_id]
+        ).fetchone()
+        assert row is not None
+        if row[0] in ("approved", "applied"):
+            return True
+        if row[0] != "proposed" or row[1] or is_parked(connection, plan_id):
+            return False
+        if get_setting(connection, "automated_daily_sync") is not True:
+            return False
+        try:
+            require_no_pause(connection)
+        except PausedError as error:
+            log_entry(connection, run_id, "WARNING", "delivery_paused", str(error), plan_id=plan_id)
+            return False
+        approve_plan(connection, plan_id, AUTOMATIC)
         return True
-    if row[0] != "proposed" or row[1] or is_parked(connection, plan_id):
-        return False
-    if get_setting(connection, "automated_daily_sync") is not True:
-        return False
-    try:
-        require_no_pause(connection)
-    except PausedError as error:
-        log_entry(connection, run_id, "WARNING", "delivery_paused", str(error), plan_id=plan_id)
-        return False
-    approve_plan(connection, plan_id, AUTOMATIC)
-    return True
 
 
 def shards_to_deliver(connection: Connection, plan_id: int) -> list[int]:
@@ -89,15 +94,17 @@ def say_awaiting_approval(connection: Connection, run_id: int) -> str:
     plan_id = plan_of_run(connection, run_id)
     row = connection.execute(
         """
-        select plan.is_dry_run, count(item.plan_item_id), coalesce(sum(item.amount), 0.00)
+        select plan.is_dry_run, plan.state, count(item.plan_item_id), coalesce(sum(item.amount), 0.00)
         from delivery.plan as plan left join delivery.plan_item as item using (plan_id)
-        where plan.plan_id = %s group by 1
+        where plan.plan_id = %s group by 1, 2
         """,
         [plan_id],
     ).fetchone()
     assert row is not None
-    is_dry_run, additions, amount = row
-    if is_dry_run:
+    is_dry_run, state, additions, amount = row
+    if state == "superseded":
+        message = f"Plan {plan_id} gave way to another run's plan. The next run plans what only this one spoke of."
+    elif is_dry_run:
         message = f"Dry run: plan {plan_id} would write {additions} Additions worth {amount}. It can never be applied."
     elif not additions:
         message = f"Plan {plan_id} has nothing to write."

@@ -39,7 +39,8 @@ SYSTEM_PLACES = (
     "/opt/homebrew/opt/postgresql@*/bin",
     "/usr/local/opt/postgresql@*/bin",
 )
-TEST_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
+# A commit is with the kernel before it is acknowledged, so it survives the server's death; not the machine's.
+TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 NOBODY_IN_NAMESPACE = ("unshare", "--user", "--map-user=65534", "--map-group=65534")
 STARTS_TRIED = 5
 
@@ -170,12 +171,16 @@ def server_process(data: Path) -> psutil.Process | None:
     return None
 
 
-def stop_server(data: Path, *, seconds: float = 30) -> bool:
-    """Stop the server of a data directory, ending open connections; false when none runs."""
+def stop_server(data: Path, *, seconds: float = 30, as_in_a_crash: bool = False) -> bool:
+    """Stop the server of a data directory, ending open connections; false when none runs.
+
+    as_in_a_crash: without a shutdown; it recovers when it is started again.
+    """
     process = server_process(data)
     if process is None:
         return False
-    for how in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # PostgreSQL's fast, immediate and no shutdown
+    hows = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)  # PostgreSQL's fast, immediate and no shutdown
+    for how in hows[1:] if as_in_a_crash else hows:
         with suppress(psutil.Error):
             process.send_signal(how)
         if _ends(process, seconds):
@@ -198,7 +203,8 @@ def _ends(process: psutil.Process, seconds: float) -> bool:
 class Postgres:
     """One server with its files in `home`: `home/data`, `home/server.log`.
 
-    `durable=False` is for tests: nothing is forced to disk. `port=None` takes a free port at each start.
+    `durable=False` is for tests: nothing is forced to disk, a power cut may lose it. `port=None` takes a free port at
+    each start.
     """
 
     def __init__(

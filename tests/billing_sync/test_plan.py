@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pipeline import NOV, OCT, Pipeline, check, recurring
 from prepared import Build, Prepared
 
+from billing_sync.db import connect, run_sql_file
+from billing_sync.decide import GROUP_LINES, MAKE_PLAN, STEPS
 from billing_sync.errors import ConfigurationError, TemporaryError
 from billing_sync.plan import (
     approve_automatically,
@@ -98,6 +102,53 @@ def test_a_superseded_plan_is_refused(waiting: tuple[Pipeline, int, int]) -> Non
         with pytest.raises(ConfigurationError, match=f"Plan {older} is superseded"):
             refuse()
     approve_plan(pipeline.connection, newer, "Anna")
+
+
+def test_a_plan_that_is_superseded_at_the_moment_of_its_automatic_approval_gives_way(
+    waiting: tuple[Pipeline, int, int],
+) -> None:
+    pipeline, run_id, plan_id = waiting
+    pipeline.set(automated_daily_sync="on")
+    with connect(pipeline.dsn) as other, ThreadPoolExecutor(1) as pool:
+        with other.transaction():
+            other.execute("update delivery.plan set state = 'superseded' where plan_id = %s", [plan_id])
+            approved = pool.submit(approve_automatically, pipeline.connection, run_id)
+            pid = pipeline.connection.info.backend_pid
+            waits = "select exists (select from pg_locks where pid = %s and not granted)"
+            until = time.monotonic() + 10
+            while other.execute(waits, [pid]).fetchone() != (True,):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+        assert approved.result(10) is False
+    assert state_of(pipeline, plan_id) == ("superseded", None)
+    assert f"Plan {plan_id} gave way to another run's plan" in say_awaiting_approval(pipeline.connection, run_id)
+
+
+def test_a_line_that_another_run_is_deciding_is_left_to_that_run(pipeline: Pipeline) -> None:
+    pipeline.bill(OCT, recurring("a", OCT, 3))
+    pipeline.night(OCT)
+    pipeline.bill(NOV, recurring("a", NOV, 3))
+    first, second = pipeline.open("nightly", [OCT, NOV]), pipeline.open("manual", [NOV])
+    pipeline.extract(first)
+    pipeline.extract(second)
+    until_plan = STEPS.index(MAKE_PLAN)
+    # The Addition is just being written when the first run groups, and no more when the second one decides.
+    pipeline.connection.execute("update delivery.addition set state = 'active'")
+    for step in STEPS[:until_plan]:
+        run_sql_file(pipeline.connection, step, first)
+    pipeline.connection.execute("update delivery.addition set state = 'delivered'")
+    for step in STEPS[: STEPS.index(GROUP_LINES)]:
+        run_sql_file(pipeline.connection, step, second)
+
+    run_sql_file(pipeline.connection, MAKE_PLAN, first)
+    plan_id = plan_of_run(pipeline.connection, first)
+    assert pipeline.rows("select delivery_key from delivery.plan_item where plan_id = %s", plan_id) == []
+    for step in STEPS[STEPS.index(GROUP_LINES) :]:
+        run_sql_file(pipeline.connection, step, second)
+    for run_id in (first, second):
+        approve_automatically(pipeline.connection, run_id)
+        pipeline.finish(run_id)
+    check(pipeline.sandbox)
 
 
 def test_a_dry_run_supersedes_nothing(waiting: tuple[Pipeline, int, int]) -> None:

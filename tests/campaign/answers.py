@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from typing import Any
 
 from pipeline import LIST, PATCH, POST, Pipeline
@@ -25,19 +26,23 @@ FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
 AMBIGUOUS = ("lost_reply", "late", "status_after", "reset", "truncated", "invalid_json")
 
 
-def mix_faults(pipeline: Pipeline, seed: object, share: float = 0.35) -> None:
+LIES = ("400", "401")
+"""What a person has to cure, though nothing is wrong."""
+
+
+def mix_faults(pipeline: Pipeline, seed: object, share: float = 0.35, *, without: Collection[str] = ()) -> None:
     """Spoil a share of all writes, each kind of fault alike; how late a late one is applied varies."""
     chance = random.Random(f"faults/{seed}")
     for where in (POST, PATCH):
         left = 1.0
-        names = list(FAULTS)
+        names = [name for name in FAULTS if name not in without]
         chance.shuffle(names)
         for name in names:
             kind, params = FAULTS[name]
             if kind == "late":
                 params = {"delay": chance.uniform(0.005, 0.3)}
             # The first rule that fires wins: those that come later see only what the earlier ones left.
-            each = share / len(FAULTS)
+            each = share / len(names)
             pipeline.sandbox.add_fault(
                 kind, **where, probability=each / left, seed=chance.randrange(10**9), params=params
             )

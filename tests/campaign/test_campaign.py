@@ -45,6 +45,23 @@ def test_nothing_is_doubled_lost_or_a_cent_off(config: Config, name: str) -> Non
     assert figures.lines >= 4 * figures.trials
 
 
+@pytest.mark.parametrize(
+    ("name", "happened"),
+    [
+        ("acknowledgements", {"lost_commits": 5, "lines": 60}),
+        ("restarts", {"restarts": 3, "lines": 12}),
+        ("runs_at_once", {"runs_at_once": 9, "lines": 12}),
+        ("state_machine", {"examples": 6}),
+    ],
+)
+def test_nothing_is_doubled_lost_or_a_cent_off_whatever_happens_around_the_delivery(
+    config: Config, name: str, happened: dict[str, int]
+) -> None:
+    figures = PARTS[name](config)
+    assert figures.broken() == [], f"seed {config.seed}"
+    assert {key: getattr(figures, key) >= least for key, least in happened.items()} == dict.fromkeys(happened, True)
+
+
 def test_the_same_harness_finds_what_each_negative_control_bills_twice(config: Config) -> None:
     """Were this not so, the green of the test before would be hollow."""
     found = PARTS["faults"](config).controls

@@ -148,11 +148,11 @@ def finish(
     figures += count_faulty(pipeline, lane.since)
     pipeline.sandbox.release_late()
     if protocol == "ours" and not problems:
-        problems += _neutralise(pipeline, world)
-        figures.rerun_writes = _writes(pipeline, lambda: pipeline.deliver(world.prepared.plan_id))
+        problems += neutralise(pipeline, world)
+        figures.rerun_writes = writes_of(pipeline, lambda: pipeline.deliver(world.prepared.plan_id))
         if with_night:
             figures.reruns = 1
-            figures.rerun_writes += _writes(pipeline, lambda: pipeline.night(world.month))
+            figures.rerun_writes += writes_of(pipeline, lambda: pipeline.night(world.month))
         if figures.rerun_writes:
             problems.append(f"running again wrote {figures.rerun_writes} times")
     verdict = judge(pipeline.sandbox, world.held)
@@ -200,7 +200,7 @@ def _person_acts(pipeline: Pipeline) -> bool:
     return bool(stuck)
 
 
-def _neutralise(pipeline: Pipeline, world: World) -> list[str]:
+def neutralise(pipeline: Pipeline, world: World) -> list[str]:
     """Orphans that came, or became known, after the delivery: the next nights neutralise them, and write nothing else.
 
     Returns what is wrong: the proof of one night may find an orphan that the next one neutralises.
@@ -210,7 +210,7 @@ def _neutralise(pipeline: Pipeline, world: World) -> list[str]:
         orphans, neutralised = orphans_of(pipeline.sandbox)
         if orphans == neutralised:
             break
-        writes = _writes(pipeline, lambda: pipeline.night(world.month))
+        writes = writes_of(pipeline, lambda: pipeline.night(world.month))
         if writes > orphans - neutralised:
             problems.append(f"{writes} writes to neutralise {orphans - neutralised} orphans")
     return problems
@@ -234,7 +234,7 @@ def _resume_control(pipeline: Pipeline, world: World, protocol: str) -> str:
     return str(error)
 
 
-def _writes(pipeline: Pipeline, work: Callable[[], object]) -> int:
+def writes_of(pipeline: Pipeline, work: Callable[[], object]) -> int:
     """How many writes ConnectWise got from some work."""
     since = pipeline.sandbox.health()["requests"]
     work()
@@ -258,7 +258,7 @@ def run_trials(
     chunks = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
     if config.workers not in config.pools:
         config.pools[config.workers] = ProcessPoolExecutor(
-            config.workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(config.directory,)
+            config.workers, mp_context=get_context("spawn"), initializer=_begin_apart, initargs=(config.directory,)
         )
     pool = config.pools[config.workers]
     futures = {pool.submit(_run, function, world, chunk): len(chunk) for chunk in chunks}
@@ -279,10 +279,15 @@ CHUNK = 5
 PROGRESS_EVERY = 10.0  # seconds
 
 
-def _begin(directory: Path) -> None:
+def begin(directory: Path) -> None:
+    """Before the first trial of a process (or thread) that runs them."""
     global _lane
-    logging.disable(logging.CRITICAL)  # thousands of warnings about faults that are meant
     _lane = Lane(directory)
+
+
+def _begin_apart(directory: Path) -> None:
+    logging.disable(logging.CRITICAL)  # thousands of warnings about faults that are meant
+    begin(directory)
 
 
 def _run(function: Callable[..., Figures], world: World, trials: Sequence[Trial]) -> Figures:

@@ -30,6 +30,7 @@ from billing_sync.errors import BillingSyncError
 from billing_sync.plan import shards_to_deliver
 from campaign.controls import CONTROLS
 from campaign.steps import Step, prove_steps, stage_steps
+from campaign.tasks import run_steps
 from sandbox.messages import Credentials
 
 HERE = Path(__file__).parent
@@ -61,6 +62,7 @@ TASKS: dict[str, Callable[[Pipeline, Order], list[Step]]] = {
     "deliver": deliver_steps,
     "stage": lambda pipeline, order: stage_steps(pipeline, order["run_id"]),
     "prove": lambda pipeline, order: prove_steps(pipeline, order["run_id"]),
+    "run": run_steps,
 }
 
 

@@ -134,11 +134,17 @@ def many(pipeline: Pipeline) -> Built:
     return Built(*pipeline.plan_night(NOV))
 
 
+def empty(_: Pipeline) -> Built:
+    """Four customers, mapped; AppXite has not billed anything."""
+    return Built(0)
+
+
 BUILDERS: dict[str, Callable[[Pipeline], Built]] = {
     "everything": everything,
     "everything_delivered": everything_delivered,
     "everything_to_stage": everything_to_stage,
     "a_few": a_few,
     "two": two,
+    "empty": empty,
     "many": many,
 }

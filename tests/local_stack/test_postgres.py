@@ -59,6 +59,17 @@ def test_a_killed_server_starts_again_with_its_data(server: Postgres) -> None:
     assert one(server.dsn("kept"), "select words from note") == "still here"
 
 
+def test_what_was_committed_survives_the_death_of_the_tests_own_server(tmp_path: Path) -> None:
+    with Postgres(tmp_path / "postgres", password="tests-only", durable=False) as server:
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            connection.execute("create table note (number int)")
+            for number in range(200):
+                connection.execute("insert into note values (%s)", [number])
+            assert stop_server(server.data, as_in_a_crash=True)
+        server.start()
+        assert one(server.dsn(), "select count(*) from note") == 200
+
+
 def test_a_pid_file_that_names_another_living_program_is_not_believed(tmp_path: Path) -> None:
     server = Postgres(tmp_path / "postgres", password="tests-only", durable=False)
     with server:

@@ -36,7 +36,8 @@ with desired as (
     from billing.line_in_scope as scope
     join billing.line_decision as decision on decision.line_id = scope.line_id
     join billing.invoice_line as line on line.line_id = scope.line_id
-    where decision.outcome = 'deliver'
+    -- A line that another run is deciding at this moment has no Addition yet: that run plans it.
+    where decision.outcome = 'deliver' and decision.delivery_key is not null
     group by
         decision.delivery_key, decision.agreement_id, decision.company_id, decision.product_id, line.subscription_id,
         decision.quantity, decision.unit_price, decision.invoice_description
