@@ -38,7 +38,7 @@ DIES_WITHIN = 5.0  # seconds, of a task whose supervisor was killed
 
 OPTIONS = {
     "scheduler": {
-        "task_instance_heartbeat_timeout": 6,
+        "task_instance_heartbeat_timeout": 10,
         "task_instance_heartbeat_timeout_detection_interval": 1,
         "use_job_schedule": False,
     },
@@ -146,14 +146,14 @@ def frozen(*processes: psutil.Process) -> Iterator[None]:
 
 
 def at_work(shard: Shard) -> tuple[Seen, psutil.Process, psutil.Process]:
-    """The shard's first worker once it has begun to write: what is seen of it, its process and its supervisor."""
-    seconds_until(lambda: len(shard.attempts()) > 2, f"shard {shard.number} is delivered")
-    first = shard.attempts()[0]
-    task = psutil.Process(first.process)
+    """The shard's worker once it has begun to write: what is seen of it, its process and its supervisor."""
+    seconds_until(lambda: len(shard.attempts()) > 2, f"the delivery of shard {shard.number}", limit=RUN_SECONDS)
+    newest = shard.attempts()[-1]
+    task = psutil.Process(newest.process)
     supervisor = task.parent()
     if supervisor is None or "LocalExecutor" not in " ".join(supervisor.cmdline()):
         raise RuntimeError(f"{supervisor} is not a worker of the LocalExecutor")
-    return Seen(shard, first.worker), task, supervisor
+    return Seen(shard, newest.worker), task, supervisor
 
 
 # -- the scenarios -----------------------------------------------------------------------------------------------------
