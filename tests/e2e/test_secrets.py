@@ -165,10 +165,9 @@ class World:
         )
         self.told.append(json.dumps(answer))
 
-    def mend(self) -> None:
-        """All connections as they should be."""
-        for conn_id, right in self.connections.items():
-            self.change(conn_id, password=right["password"], **({"extra": right["extra"]} if "extra" in right else {}))
+    def mend(self, conn_id: str, name: str = "password") -> None:
+        """A field of a connection as it should be."""
+        self.change(conn_id, **{name: self.connections[conn_id][name]})
 
     def look(self, _: object = None) -> None:
         """Keep the command lines of all processes."""
@@ -187,21 +186,20 @@ class World:
         body = {"dag_run_id": self.run_id, "task_ids": list(tasks), "only_failed": False, "dry_run": False}
         self.running.api.call("POST", f"/dags/{DAG}/clearTaskInstances", body=body)
 
-    def tries(self) -> dict[str, int]:
-        """How many tries of each task have ended (of a mapped one: of the instance that had the fewest)."""
-        ended: dict[str, int] = {}
+    def tries(self, *, ended: bool) -> dict[str, int]:
+        """How many tries of each task have begun, or ended (of a mapped one: of its first instance)."""
+        found: dict[str, int] = {}
         for one in self.running.api.task_instances(DAG, self.run_id):
             is_going_on = one["state"] in ("scheduled", "queued", "running")
-            number = one["try_number"] - (1 if is_going_on else 0)
-            ended[one["task_id"]] = min(number, ended.get(one["task_id"], number))
-        return ended
+            found.setdefault(one["task_id"], one["try_number"] - (1 if ended and is_going_on else 0))
+        return found
 
     def wait_for_a_failure_of(self, tasks: Sequence[str]) -> None:
-        """Wait until each of the tasks has ended one more try."""
-        before = self.tries()
+        """Wait until each of the tasks has ended a try that began after this moment."""
+        begun = self.tries(ended=False)
         deadline = time.monotonic() + SECONDS
-        while any(self.tries()[task] <= before[task] for task in tasks):
-            assert time.monotonic() < deadline, (tasks, before, self.tries())
+        while any(self.tries(ended=True)[task] <= begun[task] for task in tasks):
+            assert time.monotonic() < deadline, (tasks, begun, self.tries(ended=True))
             self.look()
             time.sleep(0.5)
 
@@ -216,20 +214,23 @@ def run_with_trouble(world: World) -> None:
     world.change("billing_db", password=SECRETS["wrong database password"])
     world.clear([*readers, "load_invoices"])
     world.wait_for_a_failure_of([*readers, "load_invoices"])
-    world.mend()
+    # The next trouble comes before the last one goes: no try of a task may get through between them.
     world.change("appxite_api", extra="{}")
     world.change("connectwise_api", extra="{}")
+    world.mend("billing_db")
     world.wait_for_a_failure_of(readers)
-    world.mend()
     world.change("appxite_api", password=SECRETS["wrong sasKey"])
     world.change("connectwise_api", password=SECRETS["wrong private key"])
+    world.mend("appxite_api", "extra")
+    world.mend("connectwise_api", "extra")
     world.wait_for_a_failure_of(readers)
     # Resources that one task alone reads.
     fail_reads(sandbox, "appxite", "/contracts")
     fail_reads(sandbox, "appxite", "/invoice-headers")
     fail_reads(sandbox, "connectwise", "/companyinfo")
     fail_reads(sandbox, "connectwise", "/additions$", refuse=True)
-    world.mend()
+    world.mend("appxite_api")
+    world.mend("connectwise_api")
     assert world.running.follow(DAG, world.run_id, world.look, seconds=SECONDS) == "success"
     fail_reads(sandbox, "connectwise", "/billingCycles$")  # preflight reads them, too, and has ended
     world.clear(["extract_connectwise_reference"])
@@ -315,7 +316,11 @@ def canary_planted(world: World) -> Iterator[None]:
     with connect(world.admin_dsn) as connection:
         log_entry(connection, None, "INFO", "tests", CANARY)
     requests.get(f"{world.sandbox.url}/v4_6_release/apis/3.0/{CANARY}", timeout=10)
-    with subprocess.Popen([sys.executable, "-c", "input()", CANARY], stdin=subprocess.PIPE) as process:
+    script = "print(flush=True); input()"
+    command = [sys.executable, "-c", script, CANARY]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # now its command line is there
         world.look()
         yield
         process.communicate(b"\n")
