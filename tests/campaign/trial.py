@@ -268,7 +268,9 @@ def run_trials(
         done += futures[future]
         if time.monotonic() - told > PROGRESS_EVERY or done == len(chosen):
             told = time.monotonic()
-            config.say(f"{part}: {done} of {len(chosen)} trials, {total.duplicates} duplicates")
+            config.say(
+                f"{part}: {done} of {len(chosen)} trials, {total.duplicates} duplicates, {len(total.failures)} failures"
+            )
     total.failures = [
         f"{found} (again: make prove SEED={config.seed} ARGS=\"--part {part} --only '{name}'\")"
         for name, _, found in (text.partition("\n") for text in total.failures)
