@@ -215,8 +215,11 @@ def _invoke(world: World, w: int, request: Request, then: str, variant: Variant)
     if variant.lease and world.claim != w + 1:
         return _ends(world, w)
     known = world.workers[w].row
-    if variant.checks_row and request.operation != "neutralise" and known and (
-        (known.payload, known.state, known.agreement) != (world.row.payload, world.row.state, world.row.agreement)
+    if (
+        variant.checks_row
+        and request.operation != "neutralise"
+        and known
+        and ((known.payload, known.state, known.agreement) != (world.row.payload, world.row.state, world.row.agreement))
     ):
         return _ends(world, w)
     row = world.row._replace(was_attempted=True) if request.operation == "create" else world.row
@@ -227,9 +230,7 @@ def _invoke(world: World, w: int, request: Request, then: str, variant: Variant)
         return _goes(world._replace(row=row, requests=requests), w, "send", request=request, then=then)
     # Killed before it sends, or sent and never applied: without ages that is the same.
     flying = request._replace(stage="flying")
-    return _goes(
-        world._replace(row=row, requests=(*world.requests, flying)), w, "wait", request=flying, then=then
-    )
+    return _goes(world._replace(row=row, requests=(*world.requests, flying)), w, "wait", request=flying, then=then)
 
 
 def _is_crossed(world: World, request: Request) -> bool:
@@ -439,9 +440,7 @@ def _update(world: World, w: int, variant: Variant) -> Moves:
     row = world.workers[w].row
     assert row is not None
     record = world.held[row.winner - 1]
-    if record.is_gone or not (
-        record.is_billable and record.values in (row.applied, row.payload)
-    ):
+    if record.is_gone or not (record.is_billable and record.values in (row.applied, row.payload)):
         yield "_update: not as we left it", _goes(world, w, "_conflict")
         return
     yield "_update: as we left it", _goes(world, w, "PATCH")
@@ -636,9 +635,7 @@ def _crashes(world: World, variant: Variant) -> Moves:
         requests = world.requests
         if worker.at == "send" and variant.tracks and worker.request is not None:
             requests = _swapped(requests, worker.request, worker.request._replace(stage="settled"))
-        yield f"worker {w + 1} is killed", _ends(
-            world._replace(requests=requests, crashes=world.crashes - 1), w
-        )
+        yield f"worker {w + 1} is killed", _ends(world._replace(requests=requests, crashes=world.crashes - 1), w)
 
 
 def _late_requests(world: World, variant: Variant) -> Moves:
@@ -702,12 +699,14 @@ def _people(world: World, variant: Variant) -> Moves:
 def _plans(world: World, variant: Variant) -> Moves:
     version, agreement = world.plan
     if world.newer_plans and world.row and world.row.state == "delivered" and world.row.payload == version:
-        yield f"a newer plan: values {version + 1}", world._replace(
-            plan=(version + 1, agreement), newer_plans=world.newer_plans - 1
+        yield (
+            f"a newer plan: values {version + 1}",
+            world._replace(plan=(version + 1, agreement), newer_plans=world.newer_plans - 1),
         )
     if world.moves and world.row:
-        yield "the agreement is exchanged for another one", world._replace(
-            plan=(version, agreement + 1), moves=world.moves - 1
+        yield (
+            "the agreement is exchanged for another one",
+            world._replace(plan=(version, agreement + 1), moves=world.moves - 1),
         )
 
 
