@@ -66,7 +66,7 @@ def main(
     if save:
         report.save(ROOT / "docs")
     console.print(report.table())
-    broken = report.whole.broken() if not only else report.whole.failures
+    broken = report.whole.failures if only else report.whole.broken(all_controls=not part)
     for words in broken[:30]:
         console.print(f"[red]{words}[/red]", highlight=False)
     console.print(f"[red]{len(broken)} things are not as promised[/red]" if broken else "[green]as promised[/green]")

@@ -14,6 +14,7 @@ FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "lost reply": ("lost_reply", {}),
     "lost reply, reset": ("lost_reply", {"reset": True}),
     "late": ("late", {"delay": 0.1}),
+    "very late": ("late", {"delay": None}),  # when the client has given up and tried again
     "500 after applying": ("status_after", {"status": 500}),
     "500": ("status", {"status": 500}),
     "reset": ("reset", {}),
@@ -39,7 +40,7 @@ def mix_faults(pipeline: Pipeline, seed: object, share: float = 0.35, *, without
         chance.shuffle(names)
         for name in names:
             kind, params = FAULTS[name]
-            if kind == "late":
+            if name == "late":
                 params = {"delay": chance.uniform(0.005, 0.3)}
             # The first rule that fires wins: those that come later see only what the earlier ones left.
             each = share / len(names)

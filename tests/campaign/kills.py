@@ -13,7 +13,7 @@ from campaign.report import Config, Figures, part
 from campaign.trial import Lane, finish, run_trials
 from campaign.worlds import World, world_of
 
-QUICK = 30  # lines of the slice
+QUICK = 24  # lines of the slice
 NIGHT_EVERY = 4  # kills
 
 

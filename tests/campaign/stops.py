@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from dataclasses import replace
 
 from campaign.kills import NIGHT_EVERY, count, spread
@@ -13,22 +14,23 @@ from campaign.trial import Lane, finish, run_trials
 from campaign.worlds import World, world_of
 
 QUICK = 10
-# Short, so that the second worker need not wait; the first one's is longer, since it is also how long it may pause
-# within a transaction before PostgreSQL ends its session.
-IMPATIENT = {"LEASE_SECONDS": 0.01, "LOCK_WAIT": "1ms"}
-PATIENT = {"LEASE_SECONDS": 0.3, "LOCK_WAIT": "1ms"}
-TAKEOVERS = 20  # tries of the second worker; each leaves what the first one's open transaction still locks
+# Short, so that the second worker need not wait long. It is also how long a worker may pause within a transaction
+# before PostgreSQL ends its session, so it must not be too short for a worker that lives.
+LEASE = 0.5
+CONSTANTS = {"LEASE_SECONDS": LEASE, "LOCK_WAIT": "1ms"}
+TAKEOVERS = 20  # tries of the second worker
 
 
 def trial(lane: Lane, world: World, *, stop_at: int) -> Figures:
     """SIGSTOP at a line; another worker delivers what it can; SIGCONT; both have ended; resume and judge."""
     with lane.copy(world) as pipeline:
-        sleeper = lane.deliver(pipeline, world, "ours", stop_at=stop_at, constants=PATIENT)
+        sleeper = lane.deliver(pipeline, world, "ours", stop_at=stop_at, constants=CONSTANTS)
         stopped = lane.workers.wait(sleeper)
         took_over = ""
         try:
             for _ in range(TAKEOVERS):
-                second = lane.workers.wait(lane.deliver(pipeline, world, "ours", constants=IMPATIENT))
+                time.sleep(LEASE / 2)
+                second = lane.workers.wait(lane.deliver(pipeline, world, "ours", constants=CONSTANTS))
                 took_over = second.error or f"exit {second.status}" if second.error or second.status else ""
                 if not took_over:
                     break

@@ -35,14 +35,16 @@ def config(postgres: Postgres) -> Iterator[Config]:
 # -- the slice ---------------------------------------------------------------------------------------------------------
 
 
+# The negative controls are part of it: a part in which none of them bills twice is broken.
+@pytest.mark.timeout(600)  # 10 to 25 seconds on an idle machine
 @pytest.mark.parametrize("name", ["kills", "staging", "overlap", "faults", "stops"])
 def test_nothing_is_doubled_lost_or_a_cent_off(config: Config, name: str) -> None:
     figures = PARTS[name](config)
-    control = "found no duplicate"  # not each control falls for each part; the next test is about that
-    broken = [words for words in figures.broken() if control not in words]
-    assert broken == [], f"seed {config.seed}"
+    assert figures.broken(all_controls=name != "overlap") == [], f"seed {config.seed}"
     assert figures.trials > 9
-    assert figures.lines >= 4 * figures.trials
+    assert figures.lines >= 3 * figures.trials
+    if name in ("kills", "faults", "overlap"):
+        assert figures.controls
 
 
 @pytest.mark.parametrize(
@@ -60,13 +62,6 @@ def test_nothing_is_doubled_lost_or_a_cent_off_whatever_happens_around_the_deliv
     figures = PARTS[name](config)
     assert figures.broken() == [], f"seed {config.seed}"
     assert {key: getattr(figures, key) >= least for key, least in happened.items()} == dict.fromkeys(happened, True)
-
-
-def test_the_same_harness_finds_what_each_negative_control_bills_twice(config: Config) -> None:
-    """Were this not so, the green of the test before would be hollow."""
-    found = PARTS["faults"](config).controls
-    assert set(found) == {"naive", "look-up", "look-up, locked"}
-    assert all(figures.duplicates for figures in found.values()), found
 
 
 # -- the judge ---------------------------------------------------------------------------------------------------------
@@ -146,7 +141,10 @@ def test_figures_add_up_and_say_what_is_not_as_promised() -> None:
     assert (total.trials, total.points, total.percentile(50)) == (3, {"a": 4, "b": 2}, 2.0)
     assert total.controls["naive"].duplicates == 4
     assert total.broken() == ["lost: 1"]
-    assert Figures(controls={"naive": Figures()}).broken() == ["naive: found no duplicate: the harness proves nothing"]
+    silent = Figures(controls={"naive": control, "look-up": Figures()})
+    assert silent.broken() == ["look-up: found no duplicate: the harness proves nothing"]
+    assert silent.broken(all_controls=False) == []
+    assert Figures(controls={"naive": Figures()}).broken(all_controls=False) != []
 
 
 def test_the_report_is_saved_as_text_and_as_figures(tmp_path: Path) -> None:

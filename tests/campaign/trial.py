@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -250,16 +250,17 @@ _lane: Lane | None = None
 def run_trials(
     config: Config, part: str, function: Callable[..., Figures], world: World, trials: Sequence[Trial]
 ) -> Figures:
-    """Run function(lane, world, **arguments) for each trial, several at a time; figures are added up."""
+    """Run function(lane, world, **arguments) for each trial, several at a time; figures are added up.
+
+    With config.workers 0 in this process, one by one: for trials that share something with it.
+    """
     chosen = [trial for trial in trials if config.wants(trial[0])]
     if not chosen:
         return Figures()
     total, done, told = Figures(), 0, time.monotonic()
     chunks = [chosen[start : start + CHUNK] for start in range(0, len(chosen), CHUNK)]
     if config.workers not in config.pools:
-        config.pools[config.workers] = ProcessPoolExecutor(
-            config.workers, mp_context=get_context("spawn"), initializer=_begin_apart, initargs=(config.directory,)
-        )
+        config.pools[config.workers] = _executor(config)
     pool = config.pools[config.workers]
     futures = {pool.submit(_run, function, world, chunk): len(chunk) for chunk in chunks}
     for future in as_completed(futures):
@@ -267,7 +268,9 @@ def run_trials(
         done += futures[future]
         if time.monotonic() - told > PROGRESS_EVERY or done == len(chosen):
             told = time.monotonic()
-            config.say(f"{part}: {done} of {len(chosen)} trials, {total.duplicates} duplicates")
+            config.say(
+                f"{part}: {done} of {len(chosen)} trials, {total.duplicates} duplicates, {len(total.failures)} failures"
+            )
     total.failures = [
         f"{found} (again: make prove SEED={config.seed} ARGS=\"--part {part} --only '{name}'\")"
         for name, _, found in (text.partition("\n") for text in total.failures)
@@ -277,6 +280,14 @@ def run_trials(
 
 CHUNK = 5
 PROGRESS_EVERY = 10.0  # seconds
+
+
+def _executor(config: Config) -> Executor:
+    if not config.workers:
+        return ThreadPoolExecutor(1, initializer=begin, initargs=(config.directory,))
+    return ProcessPoolExecutor(
+        config.workers, mp_context=get_context("spawn"), initializer=_begin_apart, initargs=(config.directory,)
+    )
 
 
 def begin(directory: Path) -> None:
