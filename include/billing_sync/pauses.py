@@ -48,6 +48,19 @@ def end_pause(connection: Connection, person: str, company_id: int | None = None
         raise ConfigurationError(f"There is no pause of {whom}. List them with: python -m billing_sync pauses list")
 
 
+def end_pause_of_proof(connection: Connection, delivery_key: str, person: str) -> None:
+    """A person has dealt with an Addition: its customer is no longer parked for it. A further breach parks it again."""
+    connection.execute(
+        """
+        update delivery.pause as pause set ended_by = %s, ended_at = now()
+        from delivery.addition as addition
+        where addition.delivery_key = %s and pause.company_id = addition.company_id
+            and pause.proof_run_id is not null and pause.ended_at is null
+        """,
+        [person, delivery_key],
+    )
+
+
 def active_pauses(connection: Connection) -> list[dict[str, Any]]:
     """company_id (None: everything), company_name, reason, paused_by, paused_at; of all pauses that last."""
     rows = connection.execute(

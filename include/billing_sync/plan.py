@@ -5,7 +5,7 @@ from __future__ import annotations
 from billing_sync.bounds import is_parked, why_parked
 from billing_sync.db import Connection
 from billing_sync.errors import ConfigurationError, PausedError
-from billing_sync.pauses import require_no_pause
+from billing_sync.pauses import end_pause_of_proof, require_no_pause
 from billing_sync.run import log_entry
 from billing_sync.settings import get_setting
 
@@ -137,7 +137,8 @@ def retry_addition(connection: Connection, delivery_key: str, person: str, *, an
     stands makes it a conflict again.
     anew: also for a delivered Addition that the proof does not find as delivered (deleted, say). Its lines that are not
     proven are decided again, and it is created again unless ConnectWise still holds one with its marker, which is then
-    brought to the values of the plan. Raises ConfigurationError for an Addition in any other state.
+    brought to the values of the plan. A pause by which a proof parked the customer ends.
+    Raises ConfigurationError for an Addition in any other state.
     """
     with connection.transaction():
         row = connection.execute(
@@ -175,6 +176,7 @@ def retry_addition(connection: Connection, delivery_key: str, person: str, *, an
             """,
             {"anew": anew, "key": delivery_key},
         )
+        end_pause_of_proof(connection, delivery_key, person)
         log_entry(
             connection, None, "INFO", "addition_retried",
             f"{person} lets {delivery_key} be {'made anew' if anew else 'tried again'}",
@@ -186,7 +188,8 @@ def retry_addition(connection: Connection, delivery_key: str, person: str, *, an
 def confirm_addition(connection: Connection, delivery_key: str, person: str) -> int:
     """A person has seen an Addition in conflict on ConnectWise's invoice: its plan's lines are delivered, and proven.
 
-    Returns how many lines. Raises ConfigurationError for an Addition that is not in conflict.
+    Returns how many lines. A pause by which a proof parked the customer ends. Raises ConfigurationError for an Addition
+    that is not in conflict.
     """
     with connection.transaction():
         row = connection.execute(
@@ -225,6 +228,7 @@ def confirm_addition(connection: Connection, delivery_key: str, person: str) -> 
             """,
             [delivery_key],
         )
+        end_pause_of_proof(connection, delivery_key, person)
         message = f"{person} has seen {delivery_key} on ConnectWise's invoice: {len(line_ids)} lines are delivered"
         log_entry(connection, None, "INFO", "addition_confirmed", message, delivery_key=delivery_key)
     return len(line_ids)
