@@ -330,8 +330,10 @@ def end_pause(company: Company = None, person: Person = ME) -> None:
     from billing_sync.pauses import end_pause as end
 
     with _database() as connection:
-        end(connection, person, company)
+        ended = end(connection, person, company)
     console.print("delivery goes on" if company is None else f"delivery to company {company} goes on")
+    for words in ended:
+        console.print(f"ended the pause by {words}")
 
 
 def main() -> None:

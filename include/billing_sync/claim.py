@@ -44,8 +44,10 @@ class Claim:
 
     def invoke(
         self, *, delivery_key: str, company_id: int, plan_id: int, operation: str, addition_id: int | None
-    ) -> None:
+    ) -> int:
         """Note down in delivery.attempt that a write is sent now, and renew the claim; in one statement.
+
+        Returns its attempt_id, for the answer to name.
 
         Raises OvertakenError if the claim is no longer ours, PausedError during a pause or after the deadline; then
         nothing is noted down, and the write must not be sent. The proof's own pause lets orphans be neutralised.
@@ -79,7 +81,7 @@ class Claim:
                                 and not (active.proof_run_id is not null and %(operation)s = 'neutralise')
                             )
                         )
-                    order by active.company_id nulls first limit 1
+                    order by active.company_id nulls first, active.proof_run_id nulls first limit 1
                 ) as pause on true
                 where plan.plan_id = %(plan_id)s
             ),
@@ -88,8 +90,9 @@ class Claim:
                     (delivery_key, plan_id, operation, outcome, connectwise_addition_id, worker, claim_token)
                 select %(key)s, %(plan_id)s, %(operation)s, 'invoke', %(addition_id)s, %(worker)s, %(token)s
                 from gate where is_own and pause is null and not is_late
+                returning attempt_id
             )
-            select is_own, paused_company_id, pause, is_late from gate
+            select is_own, paused_company_id, pause, is_late, (select attempt_id from noted) from gate
             """,
             {
                 "agreement_id": self.agreement_id,
@@ -103,7 +106,7 @@ class Claim:
             },
         ).fetchone()
         assert row is not None
-        is_own, company, pause, is_late = row
+        is_own, company, pause, is_late, attempt_id = row
         if not is_own:
             raise self._overtaken()
         if pause is not None:
@@ -113,6 +116,7 @@ class Claim:
                 f"Plan {plan_id} was approved too long ago (setting delivery_deadline_hours), so nothing more of it is "
                 "written. What it began is finished by the next run, the rest is planned anew."
             )
+        return int(attempt_id)
 
     def _overtaken(self) -> OvertakenError:
         return OvertakenError(f"another worker has taken over agreement {self.agreement_id}")
@@ -149,6 +153,7 @@ def hold_claim(
     is_locked = _lock(connection, agreement_id, lock_wait)
     try:
         token = _take(connection, agreement_id, worker, lease_seconds, is_locked=is_locked)
+        connection.execute("select set_config('lock_timeout', '0', false)")
         yield Claim(connection, agreement_id, token, worker)
     finally:
         if is_locked and not connection.closed:  # it ends with its connection

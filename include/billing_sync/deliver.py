@@ -38,7 +38,7 @@ from billing_sync.errors import (
     WriteOutcomeUnknownError,
     WriteRefusedError,
 )
-from billing_sync.http import TOO_MANY_REQUESTS
+from billing_sync.http import NOT_FOUND, TOO_MANY_REQUESTS
 from billing_sync.pauses import pause, require_no_pause
 from billing_sync.payload import MarkerCarrier, differences, inert, patch_operations
 from billing_sync.settings import get_setting
@@ -83,6 +83,7 @@ class Deliverer:
         self._marker = MarkerCarrier.from_settings(connection)
         self._is_inert = get_setting(connection, "create_mode") == "inert"
         self._claim: Claim | None = None
+        self._invoked = 0  # attempt_id of the write that is under way
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
         self.counts = DeliveryCounts()
 
@@ -148,10 +149,14 @@ class Deliverer:
         with hold_claim(
             self._db, agreement_id, self._worker, lease_seconds=LEASE_SECONDS, lock_wait=LOCK_WAIT
         ) as self._claim:
+            if self._pause_of(agreement_id) is None:
+                try:
+                    self._deliver_claimed(agreement_id)
+                except PausedError as error:
+                    if error.company_id is None:
+                        raise
             standstill = self._pause_of(agreement_id)
-            if standstill is None:
-                self._deliver_claimed(agreement_id)
-            else:
+            if standstill is not None:
                 self._stand_still(agreement_id, standstill)
 
     def _deliver_claimed(self, agreement_id: int) -> None:
@@ -170,7 +175,7 @@ class Deliverer:
                     self._settle(addition, changed)
                 else:
                     self._advance(addition, standing)
-        self._read_back(agreement_id, agreement, unfinished)
+        self._read_back(agreement_id, unfinished)
         if unfinished:
             raise TemporaryError("; ".join(unfinished[:3]))
 
@@ -207,6 +212,7 @@ class Deliverer:
             """
             select pause.* from delivery.pause join mapping.agreement as known using (company_id)
             where known.agreement_id = %s and pause.ended_at is null
+            order by pause.proof_run_id nulls first limit 1
             """,
             [agreement_id],
         )
@@ -219,7 +225,7 @@ class Deliverer:
             self._set_aside_item(item, "skipped", "customer_paused", words)
             self.counts.skipped += 1
         for addition in self._open_additions(agreement_id):
-            if addition["state"] == "intended" and not addition["was_attempted"]:
+            if addition["state"] in ("intended", "updating") and not addition["is_sent"]:
                 self._take_back(addition, "customer_paused", words)
         if standstill["proof_run_id"] is not None:
             self._neutralise_orphans(agreement_id, self._list(agreement_id))
@@ -246,12 +252,34 @@ class Deliverer:
             self._set_aside_item(item, "skipped", "line_changed", changed_lines)
             self.counts.skipped += 1
             return
+        if item["action"] == "create":
+            self._forget_deleted(item)
         began = None
         # A line stands on one Addition or on none: the table's key decides between two plans.
         with suppress(psycopg.errors.UniqueViolation):
             began = self._commit_intent(item)
         if began is None:
             self._skip(item)
+
+    def _forget_deleted(self, item: dict[str, Any]) -> None:
+        """What was refused, or a person wants made anew, keeps its id as long as ConnectWise has such an Addition."""
+        known = self._one(
+            """
+            select connectwise_addition_id from delivery.addition
+            where delivery_key = %s and agreement_id = %s and state = 'refused' and connectwise_addition_id is not null
+            """,
+            [item["delivery_key"], item["agreement_id"]],
+        )
+        if known and self._connectwise.addition(item["agreement_id"], known["connectwise_addition_id"]) is None:
+            self._forget_id(item)
+
+    def _forget_id(self, addition: dict[str, Any]) -> None:
+        """Its id is never used again: tried again, it is created anew."""
+        with self._fenced():
+            self._db.execute(
+                "update delivery.addition set connectwise_addition_id = null where delivery_key = %s",
+                [addition["delivery_key"]],
+            )
 
     def _skip(self, item: dict[str, Any]) -> None:
         """Another plan has taken the item's lines, or a newer run decided them anew; that run speaks for them."""
@@ -331,7 +359,7 @@ class Deliverer:
                     """
                     update delivery.addition as known set
                         state = 'updating', payload = item.payload, payload_hash = item.payload_hash,
-                        plan_id = item.plan_id
+                        plan_id = item.plan_id, intended_at = now()
                     from delivery.plan_item as item
                     where item.plan_item_id = %s and known.delivery_key = item.delivery_key
                         and known.state = 'delivered' and known.payload = item.payload_before
@@ -458,7 +486,11 @@ class Deliverer:
                 known.billing_cycle_id,
                 exists (
                     select from delivery.attempt where attempt.delivery_key = addition.delivery_key
-                ) as was_attempted
+                ) as was_attempted,
+                exists (
+                    select from delivery.attempt
+                    where attempt.delivery_key = addition.delivery_key and attempt.attempted_at >= addition.intended_at
+                ) as is_sent
             from delivery.addition
             join delivery.plan_item as item using (plan_id, delivery_key)
             join mapping.agreement as known on known.agreement_id = addition.agreement_id
@@ -496,7 +528,11 @@ class Deliverer:
             self._conflict(addition, "changed_in_connectwise", "the Addition was deleted in ConnectWise")
         elif not differences(addition["payload"], record, self._marker):
             self._set_state(addition, "active")
-        elif is_update and (found := differences(addition["applied_payload"], record, self._marker)):
+        elif (
+            is_update
+            and addition["applied_payload"] is not None
+            and (found := differences(addition["applied_payload"], record, self._marker))
+        ):
             self._conflict(addition, "changed_in_connectwise", "; ".join(found))
         else:
             self._take_back(addition, "agreement_changed", changed)
@@ -546,7 +582,7 @@ class Deliverer:
                 said = str(error)
                 if error.status == TOO_MANY_REQUESTS:
                     continue  # certainly not applied; the budget of all workers waits as long as ConnectWise asked
-                self._give_way(error)
+                self._give_way(addition, error)
                 self._wait_for(addition, self._may_come_late(addition, ()))
                 self._refuse(addition, said)
                 return False
@@ -616,19 +652,20 @@ class Deliverer:
     def _update(self, addition: dict[str, Any], standing: dict[int, Record]) -> None:
         """Change an Addition that stands, unless a person changed it since we last read it back."""
         agreement_id, addition_id = addition["agreement_id"], addition["connectwise_addition_id"]
-        record = standing.get(addition_id)
-        if record is None or differences(addition["applied_payload"], record, self._marker):
+        applied, record = addition["applied_payload"], standing.get(addition_id)
+        if record is None or (applied is not None and differences(applied, record, self._marker)):
             unanswered = self._may_come_late(addition)
-            record = self._connectwise.addition(agreement_id, addition_id)
+            record = self._connectwise.addition(agreement_id, addition_id) if addition_id else None
             if record is None:
                 self._conflict(addition, "changed_in_connectwise", "the Addition was deleted in ConnectWise")
+                self._forget_id(addition)
                 return
-            since_last = differences(addition["applied_payload"], record, self._marker)
+            since_last = [] if applied is None else differences(applied, record, self._marker)
             if since_last and differences(addition["payload"], record, self._marker):
                 self._wait_for(addition, unanswered)
                 self._conflict(addition, "changed_in_connectwise", "; ".join(since_last))
                 return
-        operations = patch_operations(addition["payload"], addition["applied_payload"])
+        operations = patch_operations(addition["payload"], applied)
         if not operations or self._patch(addition, "update", operations):
             self._set_state(addition, "active")
             self.counts.updated += 1
@@ -650,7 +687,7 @@ class Deliverer:
                 said = str(error)
                 if error.status == TOO_MANY_REQUESTS:
                     continue
-                self._give_way(error)
+                self._give_way(addition, error)
                 if operation in ("activate", "update"):
                     self._judge_refusal(addition, operation, error)
                 return False
@@ -674,38 +711,42 @@ class Deliverer:
         record = self._connectwise.addition(addition["agreement_id"], addition["connectwise_addition_id"])
         if record is None:
             self._conflict(addition, "changed_in_connectwise", "the Addition was deleted in ConnectWise")
-            with self._fenced():  # its id is never used again: tried again, it is created anew
-                self._db.execute(
-                    "update delivery.addition set connectwise_addition_id = null where delivery_key = %s",
-                    [addition["delivery_key"]],
-                )
+            self._forget_id(addition)
         elif record.get("billCustomer") == "Billable":
             self._conflict(addition, "invoiced_meanwhile", f"it bills already, and ConnectWise says: {error}")
         else:
             self._refuse(addition, str(error))
 
-    def _give_way(self, error: WriteRefusedError) -> None:
+    def _give_way(self, addition: dict[str, Any], error: WriteRefusedError) -> None:
         """Refusals that are not about the line itself end the work instead of holding the line."""
         if error.status in (401, 403):
             raise AuthenticationError(str(error)) from None
+        if error.status == NOT_FOUND:
+            # On cloud, bad keys answer 404 as well: reading tells, and raises if they are the reason.
+            self._connectwise.agreement(addition["agreement_id"])
         if error.status is None:
             raise TemporaryError(str(error)) from None
 
     # -- read back -------------------------------------------------------------------------------------------------
 
-    def _read_back(self, agreement_id: int, agreement: Record | None, unfinished: list[str]) -> None:
+    def _read_back(self, agreement_id: int, unfinished: list[str]) -> None:
         """Read the agreement's Additions once, compare each that was written, neutralise what is not a winner.
 
-        agreement: as it was before anything was written. If somebody ran agreement invoicing since, it cannot be told
-        whether an Addition of the invoiced cycle came in time: neither billing it again nor calling it billed is safe.
+        If somebody ran agreement invoicing since it was planned, it cannot be told whether an Addition of the invoiced
+        cycle came in time: neither billing it again nor calling it billed is safe.
         unfinished: see _one_of_many.
         """
         written = [addition for addition in self._open_additions(agreement_id) if addition["state"] == "active"]
         records = self._list(agreement_id)
-        invoiced_until = self._invoiced_since(agreement_id, agreement) if written else None
+        agreement = self._connectwise.agreement(agreement_id) if written else None
+        invoiced_until = api_date(agreement.get("nextInvoiceDate")) if agreement else None
         for addition in written:
             with self._one_of_many(addition, unfinished):
-                if invoiced_until is not None and self._carries_cycle_before(addition, invoiced_until):
+                if (
+                    invoiced_until is not None
+                    and invoiced_until != addition["next_invoice_date"]
+                    and self._carries_cycle_before(addition, invoiced_until)
+                ):
                     moved = f"the next invoice date moved to {invoiced_until} while it was written"
                     self._conflict(addition, "invoiced_meanwhile", moved)
                 else:
@@ -747,14 +788,6 @@ class Deliverer:
         field, value = ("billCustomer", "DoNotBill") if self._is_inert else ("quantity", 0)
         return [{"op": "replace", "path": field, "value": value}]
 
-    def _invoiced_since(self, agreement_id: int, before: Record | None) -> date | None:
-        """The agreement's next invoice date, if it moved on since `before` was read."""
-        now = self._connectwise.agreement(agreement_id)
-        if before is None or now is None:
-            return None
-        moved_to = api_date(now.get("nextInvoiceDate"))
-        return moved_to if moved_to != api_date(before.get("nextInvoiceDate")) else None
-
     def _carries_cycle_before(self, addition: dict[str, Any], day: date) -> bool:
         """Whether this plan put a line of a cycle that begins before a day on the Addition."""
         return bool(
@@ -790,6 +823,7 @@ class Deliverer:
                     {"op": "replace", "path": "cancelledDate", "value": record.get("effectiveDate")},
                 ]
                 if not self._patch(orphan, "neutralise", operations):
+                    log.warning("agreement %s: orphan %s cannot be neutralised", agreement_id, addition_id)
                     continue
                 self.counts.neutralised += 1
             self._db.execute(
@@ -811,7 +845,7 @@ class Deliverer:
         self._db.execute(
             """
             insert into delivery.orphan (agreement_id, connectwise_addition_id, delivery_key) values (%s, %s, %s)
-            on conflict (agreement_id, connectwise_addition_id) do nothing
+            on conflict (agreement_id, connectwise_addition_id) do update set neutralised_at = null
             """,
             [winner["agreement_id"], addition_id, winner["delivery_key"]],
         )
@@ -890,7 +924,7 @@ class Deliverer:
     def _invoke(self, addition: dict[str, Any], operation: str, addition_id: int | None = None) -> None:
         """Called right before each write is sent: notes it down, or raises if it must not be sent."""
         assert self._claim is not None
-        self._claim.invoke(
+        self._invoked = self._claim.invoke(
             delivery_key=addition["delivery_key"],
             company_id=addition["company_id"],
             plan_id=self._plan_id,
@@ -913,8 +947,9 @@ class Deliverer:
         self._db.execute(
             """
             insert into delivery.attempt
-                (delivery_key, plan_id, operation, outcome, connectwise_addition_id, detail, worker, claim_token)
-            values (%s, %s, %s, %s, %s, %s, %s, %s)
+                (delivery_key, plan_id, operation, outcome, connectwise_addition_id, detail, worker, claim_token,
+                    invoke_id)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, nullif(%s, 0))
             """,
             [
                 addition["delivery_key"],
@@ -925,8 +960,10 @@ class Deliverer:
                 detail[:2000],
                 self._worker,
                 self._claim.token,
+                self._invoked,
             ],
         )
+        self._invoked = 0
 
     def _list(self, agreement_id: int) -> dict[int, Record]:
         return {int(record["id"]): record for page in self._connectwise.additions(agreement_id) for record in page}

@@ -397,7 +397,8 @@ class Transport:
             note()
             if _clock() - noting > self._limits.noted:
                 raise WriteRefusedError(
-                    f"{place}: not sent, since this process stood still for {_clock() - noting:.0f} s.", status=None
+                    f"{place}: not sent, since {_clock() - noting:.0f} s have passed since it was noted down.",
+                    status=None,
                 )
         came = self._request(method, path, {}, content, {"Content-Type": "application/json"})
         if isinstance(came, _Failure):

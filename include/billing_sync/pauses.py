@@ -25,7 +25,7 @@ def pause(connection: Connection, reason: str, person: str, company_id: int | No
     row = connection.execute(
         """
         insert into delivery.pause (company_id, reason, paused_by) values (%s, %s, %s)
-        on conflict ((coalesce(company_id, 0))) where ended_at is null do nothing
+        on conflict (coalesce(company_id, 0), (proof_run_id is not null)) where ended_at is null do nothing
         returning pause_id
         """,
         [company_id, reason.strip()[:1000], person],
@@ -33,19 +33,23 @@ def pause(connection: Connection, reason: str, person: str, company_id: int | No
     return row is not None
 
 
-def end_pause(connection: Connection, person: str, company_id: int | None = None) -> None:
-    """End a pause. Raises ConfigurationError if there is none."""
-    row = connection.execute(
+def end_pause(connection: Connection, person: str, company_id: int | None = None) -> list[str]:
+    """End a pause, and that of a proof if there is one; returns by whom and why each was set.
+
+    Raises ConfigurationError if there is none.
+    """
+    rows = connection.execute(
         """
         update delivery.pause set ended_by = %s, ended_at = now()
         where ended_at is null and company_id is not distinct from %s
-        returning pause_id
+        returning paused_by || ': ' || reason
         """,
         [person, company_id],
-    ).fetchone()
-    if row is None:
+    ).fetchall()
+    if not rows:
         whom = "everything" if company_id is None else f"company {company_id}"
         raise ConfigurationError(f"There is no pause of {whom}. List them with: python -m billing_sync pauses list")
+    return [str(row[0]) for row in rows]
 
 
 def end_pause_of_proof(connection: Connection, delivery_key: str, person: str) -> None:

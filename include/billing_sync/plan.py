@@ -61,7 +61,7 @@ def approve_automatically(connection: Connection, run_id: int) -> bool:
             return True
         if row[0] != "proposed" or row[1] or is_parked(connection, plan_id):
             return False
-        if get_setting(connection, "automated_daily_sync") is not True:
+        if get_setting(connection, "automated_daily_sync") is not True and not _only_resumes(connection, plan_id):
             return False
         try:
             require_no_pause(connection)
@@ -70,6 +70,12 @@ def approve_automatically(connection: Connection, run_id: int) -> bool:
             return False
         approve_plan(connection, plan_id, AUTOMATIC)
         return True
+
+
+def _only_resumes(connection: Connection, plan_id: int) -> bool:
+    """Whether a plan adds nothing to what was approved before, and of that something is not finished yet."""
+    has_items = connection.execute("select from delivery.plan_item where plan_id = %s limit 1", [plan_id]).fetchone()
+    return has_items is None and bool(shards_to_deliver(connection, plan_id))
 
 
 def shards_to_deliver(connection: Connection, plan_id: int) -> list[int]:
@@ -143,10 +149,15 @@ def retry_addition(connection: Connection, delivery_key: str, person: str, *, an
     with connection.transaction():
         row = connection.execute(
             """
-            select state, problem, exists (
-                select from delivery.addition_line as carried
-                where carried.delivery_key = addition.delivery_key and carried.proven_run_id is null
-            )
+            select state, problem,
+                exists (
+                    select from delivery.addition_line as carried
+                    where carried.delivery_key = addition.delivery_key and carried.proven_run_id is null
+                ),
+                connectwise_addition_id is not null and exists (
+                    select from delivery.addition_line as carried
+                    where carried.delivery_key = addition.delivery_key and carried.proven_run_id is not null
+                )
             from delivery.addition where delivery_key = %s for update
             """,
             [delivery_key],
@@ -167,14 +178,17 @@ def retry_addition(connection: Connection, delivery_key: str, person: str, *, an
             """
             update delivery.addition set
                 -- Never read back as equal: planned anew, whatever its payload; the ConnectWise id stays its own.
-                state = case when applied_payload is null or %(anew)s then 'refused' else 'delivered' end,
+                state = case
+                    when %(goes_on)s or (applied_payload is not null and not %(anew)s) then 'delivered' else 'refused'
+                end,
                 payload_hash = '',
                 payload = coalesce(applied_payload, payload),
-                connectwise_addition_id = case when not %(anew)s then connectwise_addition_id end,
+                -- Without it, an update compares with nothing: our values stand.
                 applied_payload = case when not %(anew)s then applied_payload end
             where delivery_key = %(key)s
             """,
-            {"anew": anew, "key": delivery_key},
+            # It billed proven lines: their key stays with it, and what is billed next joins it.
+            {"anew": anew, "key": delivery_key, "goes_on": anew and row[3]},
         )
         end_pause_of_proof(connection, delivery_key, person)
         log_entry(

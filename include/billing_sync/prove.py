@@ -42,10 +42,15 @@ def agreements_to_prove(connection: Connection, run_id: int) -> list[int]:
             select ledger.agreement_id
             from delivery.addition as ledger
             where
-                ledger.connectwise_addition_id is not null
-                and not exists (
+                not exists (
                     select from delivery.addition_line as carried where carried.delivery_key = ledger.delivery_key
                 )
+            union
+            -- All that a parked customer has of ours: only then it may be released.
+            select ledger.agreement_id
+            from delivery.addition as ledger
+            join delivery.pause as pause using (company_id)
+            where pause.ended_at is null and pause.proof_run_id is not null
             order by 1
             """,
         ).fetchall()

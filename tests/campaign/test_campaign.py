@@ -51,7 +51,7 @@ def test_nothing_is_doubled_lost_or_a_cent_off(config: Config, name: str) -> Non
     ("name", "happened"),
     [
         ("acknowledgements", {"lost_commits": 5, "lines": 60}),
-        ("restarts", {"restarts": 3, "lines": 12}),
+        ("restarts", {"restarts": 1, "lines": 12}),  # a delivery may end before the next one
         ("runs_at_once", {"runs_at_once": 9, "lines": 12}),
         ("state_machine", {"examples": 6}),
     ],

@@ -35,7 +35,11 @@ left join mapping.organization_mapping as organization_mapping
     on organization_mapping.organization_id = invoice.organization_id
 left join mapping.offer_mapping as offer_mapping on offer_mapping.offer_id = line.offer_id
 left join billing.override as override on override.line_id = line.line_id
-left join delivery.pause as pause on pause.company_id = decision.company_id and pause.ended_at is null
+left join lateral (
+    select * from delivery.pause as active
+    where active.company_id = decision.company_id and active.ended_at is null
+    order by active.proof_run_id nulls first limit 1
+) as pause on true
 cross join lateral (values
     ('invoice_does_not_add_up',
         not invoice.adds_up,

@@ -47,9 +47,9 @@ select
         ', ',
         case when observed.addition_id is null then 'not found in ConnectWise' end,
         case when observed.bill_customer <> 'Billable' then 'set to ' || observed.bill_customer end,
-        case when observed.marker is distinct from ledger.marker then 'marker changed' end,
+        case when observed.addition_id is not null and observed.marker is distinct from ledger.marker then 'marker changed' end,
         case when observed.ext_price <> carried.amount then format('bills %s instead of %s', observed.ext_price, carried.amount) end,
-        case when observed.cancelled_date is null then 'has no end and bills for ever' end,
+        case when observed.addition_id is not null and observed.cancelled_date is null then 'has no end and bills for ever' end,
         case when observed.effective_date not between span.first_day and carried.cycle_end
             or observed.cancelled_date not between carried.cycle_start and span.last_day
             then format('bills from %s to %s instead of %s to %s', observed.effective_date, observed.cancelled_date, span.first_day, span.last_day) end,
@@ -143,7 +143,12 @@ select 'bills_without_line',
     ledger.company_id
 from observed
 join delivery.addition as ledger
-    on ledger.agreement_id = observed.agreement_id and ledger.connectwise_addition_id = observed.addition_id
+    on ledger.agreement_id = observed.agreement_id
+    and (
+        ledger.connectwise_addition_id = observed.addition_id
+        -- Given up, or made anew: the marker still tells whose it is.
+        or (ledger.connectwise_addition_id is null and ledger.marker = observed.marker)
+    )
 where
     observed.bill_customer = 'Billable'
     and observed.ext_price is distinct from 0
@@ -185,11 +190,14 @@ group by observed.agreement_id, observed.marker, agreement.company_id having cou
 insert into delivery.orphan (agreement_id, connectwise_addition_id, delivery_key, neutralised_at)
 select
     ledger.agreement_id, observed.addition_id, ledger.delivery_key,
-    case when observed.bill_customer = 'DoNotBill' and observed.cancelled_date = observed.effective_date then now() end
+    case
+        when (observed.bill_customer = 'DoNotBill' or observed.ext_price = 0)
+            and observed.cancelled_date = observed.effective_date then now()
+    end
 from observed
 join delivery.addition as ledger on ledger.agreement_id = observed.agreement_id and ledger.marker = observed.marker
 where ledger.connectwise_addition_id <> observed.addition_id
-on conflict (agreement_id, connectwise_addition_id) do nothing;
+on conflict (agreement_id, connectwise_addition_id) do update set neutralised_at = excluded.neutralised_at;
 
 with parked as (
     select parked_company_id as company_id, min(message) as message, count(*) as breaches from breach
@@ -202,7 +210,7 @@ said as (
         company_id, message || case when breaches > 1 then format(' (and %s more)', breaches - 1) else '' end,
         'the proof of run ' || audit.current_run_id(), audit.current_run_id()
     from parked
-    on conflict ((coalesce(company_id, 0))) where ended_at is null do nothing
+    on conflict (coalesce(company_id, 0), (proof_run_id is not null)) where ended_at is null do nothing
     returning company_id, reason
 )
 insert into audit.log_entry (run_id, level, code, message, subject)
@@ -217,15 +225,18 @@ with mended as (
     update delivery.pause as pause set ended_by = 'the proof of run ' || audit.current_run_id(), ended_at = now()
     where
         pause.ended_at is null
-        and pause.proof_run_id <> audit.current_run_id()
-        and exists (
-            select from proof_invoice join mapping.organization_mapping as mapped using (organization_id)
-            where mapped.company_id = pause.company_id and mapped.state = 'approved'
-        )
+        and pause.proof_run_id is not null
         and not exists (select from breach where breach.parked_company_id = pause.company_id)
+        -- What is under way yet is finished once the pause is over.
         and not exists (
-            select from carried_line where carried_line.company_id = pause.company_id
-                and not carried_line.is_verified and not carried_line.is_invoiced_and_proven
+            select from delivery.addition as ledger join delivery.addition_line as carried using (delivery_key)
+            where ledger.company_id = pause.company_id and ledger.state in ('delivered', 'conflict')
+                and carried.proven_run_id is null
+        )
+        -- A dry run and a run of some organizations do not look at everything.
+        and exists (
+            select from audit.run
+            where run.run_id = audit.current_run_id() and not run.is_dry_run and cardinality(run.organization_ids) = 0
         )
     returning pause.company_id
 )

@@ -96,6 +96,7 @@ create table delivery.addition_line (
     proven_run_id bigint references audit.run,
     unique (delivery_key, cycle_start)
 );
+create index on delivery.addition_line (line_id) where proven_run_id is null;
 comment on table delivery.addition_line is 'Which Addition carries a line, and in which ConnectWise cycle. A line stands here once or not at all.';
 comment on column delivery.addition_line.amount is 'What ConnectWise bills for the line in that cycle.';
 comment on column delivery.addition_line.proven_run_id is 'The run whose proof read it back from ConnectWise; taken back by a later proof that finds it changed before its cycle is invoiced. Counts from then on.';
@@ -110,11 +111,15 @@ create table delivery.attempt (
     detail text not null default '',
     worker text not null,
     claim_token bigint,
+    invoke_id bigint references delivery.attempt,
     attempted_at timestamptz not null default clock_timestamp()
 );
 create index on delivery.attempt (delivery_key);
 create index on delivery.attempt (plan_id);
+create index on delivery.attempt (invoke_id);
+create index on delivery.attempt (attempted_at) where outcome = 'invoke';
 comment on table delivery.attempt is 'Append-only: invoke before each write is sent, then ok, fail (certainly not applied) or unknown.';
+comment on column delivery.attempt.invoke_id is 'Of an ok, fail or unknown: the invoke that it answers.';
 comment on column delivery.attempt.claim_token is 'The claim under which it was sent: two workers of one agreement have different ones.';
 create trigger append_only before update or delete on delivery.attempt
     for each row execute function audit.refuse_change();
@@ -142,7 +147,8 @@ create table delivery.pause (
     ended_at timestamptz,
     check ((ended_by is null) = (ended_at is null))
 );
-create unique index on delivery.pause (coalesce(company_id, 0)) where ended_at is null;
+-- A person's pause and a proof's may stand side by side: the end of one is not the end of the other.
+create unique index on delivery.pause (coalesce(company_id, 0), (proof_run_id is not null)) where ended_at is null;
 create trigger history after insert or update or delete on delivery.pause
     for each row execute function audit.record_change('pause_id');
 comment on table delivery.pause is 'Nothing is written to ConnectWise while a pause lasts. It is looked at before each single write.';
@@ -221,14 +227,14 @@ comment on view billing.line_in_scope is
 'The lines that the current run decides about: not carried by an Addition yet, of its periods and organizations. A nightly run decides about all open lines, so that one cured cause releases every line of it.';
 
 create view delivery.unanswered_write as
-select *
-from (
-    select
-        attempt.*,
-        lead(outcome) over (partition by delivery_key, worker, claim_token order by attempt_id) as answer
-    from delivery.attempt as attempt
-) as followed
-where outcome = 'invoke' and coalesce(answer, 'unknown') not in ('ok', 'fail');
+select invoke.*
+from delivery.attempt as invoke
+where
+    invoke.outcome = 'invoke'
+    and not exists (
+        select from delivery.attempt as answer
+        where answer.invoke_id = invoke.attempt_id and answer.outcome in ('ok', 'fail')
+    );
 comment on view delivery.unanswered_write is
 'Writes that were sent without ever getting an answer: they may have been applied, or be applied yet.';
 
@@ -255,9 +261,21 @@ where
             join billing.invoice_line as line using (line_id)
             where late.attempted_at > now() - interval '3 days'
         )
+        or invoice.invoice_id in (
+            select line.invoice_id
+            from delivery.addition_line as carried
+            join delivery.addition as ledger using (delivery_key)
+            join delivery.plan as plan on plan.plan_id = carried.plan_id
+            join audit.run as other on other.run_id = plan.run_id
+            join billing.invoice_line as line on line.line_id = carried.line_id
+            where
+                carried.proven_run_id is null
+                -- What another run is delivering just now is for that run to prove.
+                and (other.state <> 'running' or other.run_id = run.run_id or ledger.state in ('delivered', 'conflict'))
+        )
     );
 comment on view billing.invoice_to_prove is
-'The invoices that the current run accounts for: of its periods and organizations, those whose lines its plan touches, and those of Additions with a write that got no answer of late.';
+'The invoices that the current run accounts for: of its periods and organizations, those whose lines its plan touches; and wherever something may be amiss: lines delivered and not proven, and Additions with a write that got no answer of late.';
 
 create view delivery.persistent_cycle as
 select addition.subscription_id, addition.agreement_id, carried.cycle_start

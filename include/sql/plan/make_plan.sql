@@ -7,6 +7,12 @@
 
 select pg_advisory_xact_lock(hashtext('billing.decide'));
 
+-- A plan whose deadline is over is written no more (delivery_deadline_hours); what it began stands in the ledger.
+update delivery.plan set state = 'superseded'
+where
+    run_id = audit.current_run_id() and state = 'approved'
+    and approved_at + billing.text_setting('delivery_deadline_hours')::integer * interval '1 hour' < now();
+
 insert into delivery.plan (run_id, is_dry_run)
 select run_id, is_dry_run from audit.run where run_id = audit.current_run_id()
 on conflict (run_id) where state in ('proposed', 'approved') do nothing;
