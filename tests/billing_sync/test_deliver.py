@@ -36,7 +36,7 @@ from billing_sync.db import connect
 from billing_sync.deliver import Deliverer, DeliveryCounts
 from billing_sync.errors import AuthenticationError, BillingSyncError, ConfigurationError, ProofError, TemporaryError
 from billing_sync.payload import line_amount
-from billing_sync.plan import retry_addition, shards_to_deliver
+from billing_sync.plan import confirm_addition, retry_addition, shards_to_deliver
 from billing_sync.prove import prove
 
 MakePipeline = Callable[[Prepared], Pipeline]
@@ -333,15 +333,23 @@ def test_what_was_left_open_is_not_activated_in_a_cycle_that_was_invoiced_meanwh
     check(pipeline.sandbox)
 
 
-def test_what_was_left_open_but_is_billable_already_was_billed(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_left_open_and_invoiced_meanwhile_is_for_a_person_to_look_at(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It bills; whether it did when ConnectWise invoiced cannot be told."""
     world = begin(a_line)
     pipeline = world.pipeline
+    since = pipeline.sandbox.health()["requests"]
     crash(monkeypatch, pipeline, "_set_state", world.plan_id)  # activated, and not noted down
     assert pipeline.states() == ["created"]
     pipeline.sandbox.invoice(pipeline.agreement(), through="2026-10-31")
-    counts, _ = pipeline.night(OCT)
-    assert counts.writes == 0
-    assert pipeline.states() == ["delivered"]
+    with pytest.raises(ProofError, match="carries no line"):
+        pipeline.night(OCT)
+    assert pipeline.sandbox.writes(since)["received"] == 2
+    assert pipeline.states() == ["conflict"]
+    assert set(pipeline.held()) == {"invoiced_meanwhile"}
+    confirm_addition(pipeline.connection, pipeline.value("select delivery_key from delivery.addition"), "ann")
+    pipeline.night(OCT)
     check(pipeline.sandbox)
 
 
@@ -390,6 +398,9 @@ def test_an_update_left_open_does_not_prolong_into_a_cycle_that_was_invoiced_mea
             "changed_in_connectwise": "quantity is 9 instead of 3; extPrice is 37.80 instead of 12.60"
         }
         return
+    if "applied" in meanwhile:
+        assert set(pipeline.held()) == {"invoiced_meanwhile"}
+        confirm_addition(pipeline.connection, pipeline.value("select delivery_key from delivery.addition"), "ann")
     pipeline.night(NOV)
     assert pipeline.outcomes() == {"delivered": Decimal("33.60")}
     check(pipeline.sandbox)
