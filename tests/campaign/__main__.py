@@ -31,7 +31,9 @@ def main(
     quick: Annotated[bool, typer.Option(help="the slice that `make test` runs")] = False,
     only: Annotated[str, typer.Option(help="only the trial of this name; with --part")] = "",
     workers: Annotated[int, typer.Option(help="trials at the same time")] = os.cpu_count() or 2,
-    save: Annotated[bool, typer.Option(help="also write docs/proof.md and proof.json")] = False,
+    save: Annotated[
+        bool, typer.Option(help="also write docs/proof.md, docs/proof.json and the README's table")
+    ] = False,
 ) -> None:
     """Prove that each Addition is delivered exactly once."""
     parts = all_parts()
@@ -65,6 +67,7 @@ def main(
     report.save(ROOT / ".local" / "prove")
     if save:
         report.save(ROOT / "docs")
+        report.show_in(ROOT / "README.md")
     console.print(report.table())
     broken = report.whole.failures if only else report.whole.broken(all_controls=not part)
     for words in broken[:30]:

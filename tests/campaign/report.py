@@ -235,20 +235,21 @@ class Report:
             table.add_row(*row)
         return table
 
-    def markdown(self) -> str:
-        """The same for docs/proof.md."""
+    def markdown_table(self) -> list[str]:
+        """The same in Markdown, with what made it."""
         header = self.header()
-        lines = [
-            "# Proof",
-            "",
+        return [
             f"Made by `{self.command}` on {self.date}, commit {self.commit}, in {self.seconds:.0f} seconds. "
             "Negative controls stand beside it: protocols that are known to bill twice, run by the same harness.",
             "",
             "| " + " | ".join(header) + " |",
             "|" + "---|" + "---:|" * (len(header) - 1),
             *("| " + " | ".join(row) + " |" for row in self.rows()),
-            "",
         ]
+
+    def markdown(self) -> str:
+        """For docs/proof.md: the table, and what each part does."""
+        lines = ["# Proof", "", *self.markdown_table(), ""]
         for name, figures in self.parts.items():
             does = (PARTS[name].__doc__ or "").strip().partition("\n")[0]
             lines += [f"* **{name}** ({figures.trials:,} trials): {does}", *(f"  * {note}" for note in figures.notes)]
@@ -262,6 +263,14 @@ class Report:
             self.whole.percentile(50), self.whole.percentile(95)
         ]}  # fmt: skip
         (directory / "proof.json").write_text(json.dumps(values, default=str, indent=1) + "\n")
+
+    def show_in(self, readme: Path) -> None:
+        """Put the table between the two marks of the README."""
+        before, mark, rest = readme.read_text().partition("<!-- proof -->\n")
+        _, end, after = rest.partition("<!-- end of proof -->\n")
+        if not (mark and end):
+            raise ValueError(f"{readme} has no place for the table")
+        readme.write_text(before + mark + "\n".join(self.markdown_table()) + "\n" + end + after)
 
 
 ALWAYS = ("trials", "kills", "lines", "money", "duplicates", "lost", "cents_off", "in_doubt", "rerun_writes")
