@@ -10,8 +10,10 @@ import pytest
 from pipeline import NOV, OCT, SEP, Pipeline, check, invoiced, one_time, recurring
 
 from billing_sync import bounds
+from billing_sync.db import run_sql_file
+from billing_sync.decide import BOUND_AMOUNTS, GROUP_LINES, MAKE_PLAN, STEPS
 from billing_sync.errors import ConfigurationError, SourceDataError
-from billing_sync.plan import approve_plan
+from billing_sync.plan import approve_automatically, approve_plan
 from billing_sync.run import nightly_periods
 from local_stack.postgres import Postgres
 from sandbox.server import Sandbox
@@ -43,6 +45,33 @@ def test_one_customer_is_parked_and_the_others_are_billed_to_the_cent(parked: Pi
     counts, again = parked.night(NOV)
     assert (counts.writes, again) == (0, proof)
     assert invoiced(parked.sandbox) == {201: Decimal("30.00"), 202: Decimal("60.99"), 203: Decimal("70.00")}
+
+
+@pytest.mark.parametrize("freed_before", [GROUP_LINES, MAKE_PLAN])
+def test_a_bound_is_not_passed_by_two_runs_of_one_period(pipeline: Pipeline, freed_before: str) -> None:
+    """A night decides anew what is held, and another run plans before the night has judged the bound again."""
+    pipeline.bill(OCT, one_time("a", OCT, 1, "60000.00"))
+    pipeline.night(OCT)
+    night, backfill = pipeline.open("nightly", [OCT]), pipeline.open("backfill", [OCT])
+    for run_id in (night, backfill):
+        pipeline.extract(run_id)
+    at = STEPS.index(freed_before)
+    for step in STEPS[:at]:
+        run_sql_file(pipeline.connection, step, backfill)
+    for step in STEPS[: STEPS.index(BOUND_AMOUNTS)]:
+        run_sql_file(pipeline.connection, step, night)
+    for step in STEPS[at:]:
+        run_sql_file(pipeline.connection, step, backfill)
+    assert approve_automatically(pipeline.connection, backfill)
+    assert pipeline.finish(backfill)[0].writes == 0
+    for step in STEPS[STEPS.index(BOUND_AMOUNTS) :]:
+        run_sql_file(pipeline.connection, step, night)
+
+    assert pipeline.additions() == []
+    assert set(pipeline.held()) == {"amount_above_bound"}
+    (one,) = bounds.parked_now(pipeline.connection)
+    bounds.allow(pipeline.connection, one.bound_key, "60000.00", "Anna")
+    assert pipeline.night(OCT)[1]["delivered"] == "60000.00"
 
 
 def test_letting_it_pass_delivers_exactly_that(parked: Pipeline) -> None:

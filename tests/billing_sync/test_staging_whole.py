@@ -279,3 +279,38 @@ def test_rows_whose_header_vanished_turn_the_run_red_and_disturb_nobody(pipeline
     assert [one["extPrice"] for one in pipeline.additions()] == [Decimal("6.00")]
     pipeline.night(OCT)
     check(pipeline.sandbox)
+
+
+@pytest.mark.parametrize("counts", ["the delivered line", "the new line"])
+def test_an_invoice_issued_again_under_another_id_is_not_billed_beside_the_delivered_one(
+    pipeline: Pipeline, counts: str
+) -> None:
+    for customer in (1, 2):
+        pipeline.bill(OCT, recurring("other", OCT, 1, "1.00"), customer=customer)
+    withdrawn = pipeline.bill(OCT, recurring("a", OCT, 3, "4.20"))
+    pipeline.night(OCT)
+    pipeline.bill(OCT, recurring("a", OCT, 3, "4.20"))
+    pipeline.sandbox.delete_appxite_invoice(withdrawn)
+    done, proof = pipeline.night(OCT)
+    delivered, new = (
+        pipeline.value(f"select {which}(line_id) from billing.invoice_line where subscription_id = 'sub-a'")
+        for which in ("min", "max")
+    )
+    assert (done.writes, proof["held"], proof["difference"]) == (0, "12.60", "0.00")
+    assert pipeline.held() == {
+        "delivered_on_withdrawn_invoice": f"line {delivered} of invoice T-{withdrawn}, 12.60 EUR"
+    }
+
+    pipeline.connection.execute(
+        "insert into billing.override (line_id, is_excluded, reason, decided_by) values (%s, true, 'seen', 'ann')",
+        [new if counts == "the delivered line" else delivered],
+    )
+    done, proof = pipeline.night(OCT)
+    assert pipeline.held() == {}
+    assert Decimal(proof["difference"]) == 0
+    if counts == "the delivered line":
+        assert done.writes == 0
+        check(pipeline.sandbox)
+    else:  # the delivered one is credited by hand
+        assert done.created == 1
+        assert [one["extPrice"] for one in pipeline.additions(pipeline.agreement())] == [Decimal("12.60")] * 2

@@ -12,7 +12,7 @@ from sql_world import JULY, JUNE, MAY, Customer, Invoice, Line, World, add_month
 
 from billing_sync import bounds
 from billing_sync.db import run_sql_file
-from billing_sync.decide import BOUND_ADDITIONS, BOUND_AMOUNTS, BOUND_PLAN, GROUP_LINES, MAKE_PLAN
+from billing_sync.decide import BOUND_ADDITIONS, BOUND_AMOUNTS, BOUND_PLAN, GROUP_LINES, MAKE_PLAN, STEPS
 from billing_sync.errors import ConfigurationError, SourceDataError
 from billing_sync.plan import approve_automatically, approve_plan, say_awaiting_approval
 from billing_sync.run import finish_run
@@ -190,6 +190,65 @@ def test_a_parked_line_that_is_then_excluded_has_no_reasons_left(busy: tuple[Wor
 
     assert world.night().created == 3
     assert (world.outcome(lines[0]), world.reasons(lines[0])) == ("excluded", set())
+
+
+def interleave(world: World, other: int, run_id: int, first: str, then: str) -> None:
+    """A run up to the step `first`; another one up to `then`; the rest of the first."""
+    for steps, by in (
+        (STEPS[: STEPS.index(first)], run_id),
+        (STEPS[: STEPS.index(then)], other),
+        (STEPS[STEPS.index(first) :], run_id),
+    ):
+        for step in steps:
+            run_sql_file(world.connection, step, by)
+
+
+def test_too_many_additions_are_not_planned_while_another_run_counts_them_again(
+    busy: tuple[World, Customer, list[Line]],
+) -> None:
+    world, _, lines = busy
+    world.decide()
+    other, run_id = world.open(), world.open()
+    interleave(world, other, run_id, MAKE_PLAN, BOUND_ADDITIONS)
+
+    assert len(world.items(run_id)) == 1  # the neighbour's
+    for step in STEPS[STEPS.index(BOUND_ADDITIONS) :]:
+        run_sql_file(world.connection, step, other)
+    assert [(world.outcome(line), world.reasons(line)) for line in lines] == [("held", {"too_many_additions"})] * 4
+
+
+def test_a_run_that_dies_before_it_judged_the_bounds_frees_nothing_for_ever(world: World) -> None:
+    world.setting("bound_amount_per_line", "100")
+    line = one_time(quantity=1, unit_price=200)
+    world.invoice(world.customer(), line)
+    world.decide()
+    died = world.open()
+    for step in STEPS[: STEPS.index(BOUND_AMOUNTS)]:
+        run_sql_file(world.connection, step, died)
+    assert (world.outcome(line), world.reasons(line)) == ("deliver", {"amount_above_bound"})
+
+    world.night()
+    assert (world.outcome(line), world.reasons(line)) == ("held", {"amount_above_bound"})
+    for step in STEPS[: STEPS.index(BOUND_AMOUNTS)]:
+        run_sql_file(world.connection, step, died)
+    world.setting("bound_amount_per_line", "off")
+    world.night()
+    assert (world.is_carried(line), world.reasons(line)) == (True, set())
+
+
+def test_a_parked_line_founds_no_addition_while_another_run_judges_it_again(world: World) -> None:
+    world.setting("bound_amount_per_line", "100")
+    customer = world.customer()
+    may, june = (monthly(month, quantity=1, unit_price=200) for month in (MAY, JUNE))
+    world.invoice(customer, may)
+    world.invoice(customer, june)
+    world.decide()
+    allow(world, f"amount_above_bound/{world.line_id(june)}", "200.00")
+    other, run_id = world.open(), world.open()
+    interleave(world, other, run_id, GROUP_LINES, BOUND_AMOUNTS)
+
+    (item,) = world.items(run_id)
+    assert item["delivery_key"].endswith(f"/{june.row_id}/1")
 
 
 def test_lines_refused_before_are_counted_again_when_they_changed(world: World) -> None:
@@ -499,6 +558,28 @@ def test_an_invoice_that_does_not_add_up_is_nobodys_usual(world: World) -> None:
     assert world.is_carried(line)
 
 
+@pytest.mark.parametrize("was_delivered", [True, False])
+def test_a_withdrawn_invoice_counts_neither_for_the_total_nor_for_the_usual(world: World, was_delivered: bool) -> None:
+    customer = world.customer()
+    bill(world, customer, MAY, "100.00")
+    wrong = bill(world, customer, MAY, "9000.00")
+    world.decide("nightly", MAY)
+    if was_delivered:
+        world.deliver()
+    world.invoices[:] = [one for one in world.invoices if one.lines != [wrong]]
+    bill(world, customer, MAY, "20.00")
+    june = bill(world, customer, JUNE, "2000.00")
+    world.decide("nightly", MAY, JUNE)
+
+    assert world.reasons(june) == {"customer_total_unusual"}
+    assert "2,000.00 EUR in 2026-06, usual 120.00," in detail(world, june, "customer_total_unusual")
+    wrong = bill(world, customer, JUNE, "500.00")
+    world.decide("nightly", MAY, JUNE)
+    world.invoices[:] = [one for one in world.invoices if one.lines != [wrong]]
+    world.decide("nightly", MAY, JUNE)
+    assert "2,000.00 EUR in 2026-06" in detail(world, june, "customer_total_unusual")
+
+
 def oracle(
     months: dict[date, Decimal], waits: set[date], factor: int, minimum: int, allowed: dict[date, Decimal]
 ) -> set[date]:
@@ -655,6 +736,21 @@ def test_a_month_that_is_over_with_far_fewer_invoices_than_the_one_before_parks_
     assert automatic(world, run_id) is not is_parked
 
 
+def test_withdrawn_invoices_of_the_month_before_do_not_count(world: World) -> None:
+    customer = world.customer()
+    gone = invoices(world, MAY, 10, customer)
+    invoices(world, MAY, 10, customer)
+    world.night(MAY)
+    world.invoices[:] = [one for one in world.invoices if one not in gone]
+    world.night(MAY)
+    invoices(world, JUNE, 6, customer)
+    invoices(world, JULY, 1, customer)
+    run_id = world.decide("nightly", JUNE, JULY)
+
+    assert parked_plan(world) == {}
+    assert automatic(world, run_id)
+
+
 def test_the_month_under_way_fills_up_day_by_day(world: World) -> None:
     customer = world.customer()
     invoices(world, MAY, 12, customer)
@@ -806,6 +902,8 @@ def test_a_dry_run_says_it_and_waits_as_ever(world: World) -> None:
 
     assert not automatic(world, run_id)
     assert "It is parked: " in say_awaiting_approval(world.connection, run_id)
+    said = "select exists (select from audit.log_entry where level = 'ERROR' and code = 'plan_parked_no_invoices')"
+    assert world.value(said)
 
 
 # -- letting pass ------------------------------------------------------------------------------------------------------

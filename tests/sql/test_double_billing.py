@@ -136,3 +136,56 @@ def test_a_dry_run_for_one_customer_does_not_empty_a_nightly_run_beside_it(world
         run_sql_file(world.connection, step, nightly)
 
     assert world.value("select count(*) from billing.invoice") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "is_held"),
+    [
+        ({}, True),
+        ({"unit_price": 11, "quantity": 3, "total": Decimal("33.00")}, True),
+        ({"start": date(2026, 5, 31), "end": date(2026, 6, 29)}, True),
+        ({"offer_id": "other"}, True),
+        ({"start": JUNE, "end": date(2026, 6, 30)}, False),
+        ({"charge_type": "Correction"}, False),
+        ({"subscription_id": "other"}, False),
+        ({"subscription_id": None}, False),
+    ],
+)
+def test_a_charge_that_is_delivered_on_a_withdrawn_invoice_waits(
+    world: World, change: dict[str, Any], is_held: bool
+) -> None:
+    customer = world.customer()
+    world.offer(offer_id="other")
+    line, neighbour = monthly(MAY), monthly(MAY)
+    withdrawn = world.invoice(customer, line)
+    world.night(MAY)
+    world.invoices.remove(withdrawn)
+    again = replace(line, row_id="", **change)
+    world.invoice(customer, again, day=MAY)
+    world.invoice(world.customer(), neighbour)
+    world.night(MAY)
+
+    assert world.reasons(again) == ({"delivered_on_withdrawn_invoice"} if is_held else set())
+    assert world.is_carried(again) is not is_held
+    assert world.is_carried(neighbour)
+    world.invoices.append(withdrawn)  # AppXite wants both
+    world.night(MAY)
+    assert world.reasons(again) == set()
+    assert world.is_carried(again)
+
+
+@pytest.mark.parametrize(("offer_id", "is_held"), [("offer", True), ("other", False)])
+def test_without_a_subscription_the_offer_tells_what_is_delivered_on_a_withdrawn_invoice(
+    world: World, offer_id: str, is_held: bool
+) -> None:
+    customer = world.customer()
+    world.offer(offer_id="other")
+    line = monthly(MAY, subscription_id=None)
+    withdrawn = world.invoice(customer, line)
+    world.night(MAY)
+    world.invoices.remove(withdrawn)
+    again = monthly(MAY, subscription_id=None, offer_id=offer_id)
+    world.invoice(customer, again)
+    world.night(MAY)
+
+    assert world.reasons(again) == ({"delivered_on_withdrawn_invoice"} if is_held else set())

@@ -7,7 +7,7 @@ from datetime import date
 from decimal import Decimal
 
 import pytest
-from sql_world import JUNE, MAY, Customer, Invoice, Line, World, monthly
+from sql_world import JULY, JUNE, MAY, Customer, Invoice, Line, World, monthly
 
 from billing_sync.plan import approve_plan, retry_addition
 
@@ -365,6 +365,28 @@ def test_a_line_whose_addition_is_in_conflict_waits_until_that_is_settled(world:
     assert world.reasons(line) == set()
 
 
+def test_a_line_that_was_written_to_an_addition_in_conflict_waits_with_those_that_would_follow_it(world: World) -> None:
+    customer = world.customer()
+    may, june, july = (monthly(month) for month in (MAY, JUNE, JULY))
+    world.invoice(customer, may)
+    world.invoice(customer, june)
+    world.decide()
+    world.connectwise.stores = {"invoiceDescription": "Cut o"}
+    world.deliver()
+    world.connectwise.stores = {}
+    world.override(may, is_excluded=True, reason="billed by hand")
+    world.invoice(customer, july)
+
+    world.decide()  # without May, June would found an Addition of its own, and July follow it
+
+    assert "addition_not_settled" in world.reasons(june) & world.reasons(july)
+    assert world.items() == []
+    retry_addition(world.connection, world.value("select delivery_key from delivery.addition"), "ann")
+    world.decide()
+    assert (world.outcome(june), world.outcome(july)) == ("deliver", "deliver")
+    assert world.reasons(june) | world.reasons(july) == set()
+
+
 def test_a_line_that_was_refused_and_is_then_excluded_has_no_reasons_left(world: World) -> None:
     line = monthly(MAY)
     world.invoice(world.customer(), line)
@@ -521,6 +543,7 @@ def test_correcting_the_invoice_in_appxite_cures_a_change_after_delivery(world: 
 
 
 LOADING = {"invoice_withdrawn"}  # tests/sql/test_load.py
+ISSUED_AGAIN = {"delivered_on_withdrawn_invoice"}  # tests/sql/test_double_billing.py
 DELIVERY = {
     "changed_in_connectwise", "addition_not_settled", "refused_by_connectwise", "agreement_changed", "line_changed",
     "echo_differs", "changed_after_delivery", "invoiced_meanwhile",
@@ -531,7 +554,7 @@ BOUNDS = {"too_many_additions", "amount_above_bound", "customer_total_unusual"} 
 def test_every_reason_code_has_a_test(world: World) -> None:
     codes = {row["reason_code"] for row in world.rows("select reason_code from billing.held_reason_code")}
 
-    assert codes == {case[1] for case in CASES} | DELIVERY | BOUNDS | LOADING | {"customer_paused"}
+    assert codes == {case[1] for case in CASES} | DELIVERY | BOUNDS | LOADING | ISSUED_AGAIN | {"customer_paused"}
 
 
 def test_every_reason_says_what_it_is_and_what_to_do(world: World) -> None:

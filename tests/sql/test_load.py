@@ -260,6 +260,27 @@ def test_only_a_run_that_read_it_says_that_an_invoice_is_gone(world: World) -> N
     assert world.reasons(line) == set()
 
 
+@pytest.mark.parametrize("between", ["a reference run", "a dry run", "a run of some organizations"])
+def test_a_run_that_loads_nothing_of_it_does_not_hide_that_an_invoice_is_gone(world: World, between: str) -> None:
+    ours, theirs = world.customer(), world.customer()
+    line = monthly(MAY)
+    invoice = world.invoice(ours, line)
+    world.invoice(theirs, monthly(MAY))
+    world.decide()
+    world.invoices.remove(invoice)
+    night = world.open("nightly", MAY)
+    if between == "a reference run":
+        world.open("reference", MAY)
+    elif between == "a dry run":
+        world.open("nightly", MAY, is_dry_run=True)
+    else:
+        world.open("manual", MAY, organization_ids=[theirs.organization_id])
+    decide(world.connection, night)
+
+    assert world.reasons(line) == {"invoice_withdrawn"}
+    assert len(world.items(night)) == 1
+
+
 def test_a_vendor_invoice_is_never_loaded(world: World) -> None:
     customer = world.customer()
     ours = world.invoice(customer, monthly(MAY))

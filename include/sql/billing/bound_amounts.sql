@@ -30,7 +30,9 @@ summed as (
         ) as number
     from customer
     join billing.invoice as invoice
-        on invoice.organization_id = customer.organization_id and invoice.currency = customer.currency
+        on invoice.organization_id = customer.organization_id
+        and invoice.currency = customer.currency
+        and invoice.withdrawn is null
     join billing.invoice_line as line on line.invoice_id = invoice.invoice_id
     left join billing.line_decision as decision on decision.line_id = line.line_id
     left join delivery.addition_line as carried on carried.line_id = line.line_id

@@ -38,7 +38,15 @@ with deliverable as (
     join billing.invoice_line as line on line.line_id = scope.line_id
     join billing.line_decision as decision on decision.line_id = line.line_id
     join mapping.agreement as agreement on agreement.agreement_id = decision.agreement_id
-    where decision.outcome = 'deliver'
+    where
+        decision.outcome = 'deliver'
+        -- Another run is about to judge its amount (billing/bound_amounts.sql): it founds no Addition before that.
+        and not exists (
+            select from billing.held_reason as reason
+            where
+                reason.line_id = line.line_id
+                and reason.reason_code in ('amount_above_bound', 'customer_total_unusual')
+        )
 ),
 marked as (
     select
@@ -116,12 +124,28 @@ select
 from deliverable
 where not is_persistent;
 
--- The carrying Addition is in conflict or in doubt: the line waits until that is settled.
+-- The carrying Addition is in conflict or in doubt: the line waits until that is settled. A line that was written to an
+-- Addition in conflict may stand on ConnectWise's invoice: it waits whichever Addition would carry it by now, and the
+-- lines that would share that one wait with it.
 create temporary table waiting_line on commit drop as
-select line_group.line_id, addition.connectwise_addition_id, addition.state, addition.problem
+with unsettled as (
+    select addition.delivery_key as waiting_key, addition.*
+    from delivery.addition as addition
+    where addition.state not in ('delivered', 'refused')
+    union all
+    select line_group.delivery_key, addition.*
+    from delivery.addition as addition
+    join delivery.plan_item as item
+        on item.plan_id = addition.plan_id and item.delivery_key = addition.delivery_key
+    join delivery.plan_item_line as written using (plan_item_id)
+    join line_group on line_group.line_id = written.line_id
+    where addition.state = 'conflict'
+)
+select distinct on (line_group.line_id)
+    line_group.line_id, unsettled.connectwise_addition_id, unsettled.state, unsettled.problem
 from line_group
-join delivery.addition as addition using (delivery_key)
-where addition.state not in ('delivered', 'refused');
+join unsettled on unsettled.waiting_key = line_group.delivery_key
+order by line_group.line_id, unsettled.delivery_key;
 
 insert into billing.held_reason (line_id, reason_code, detail)
 select

@@ -9,6 +9,19 @@ create temporary table scope_line on commit drop as select line_id from billing.
 alter table scope_line add primary key (line_id);
 analyze scope_line;
 
+-- What stays billed of invoices that AppXite withdrew, unless a person has dealt with it: an invoice issued again under
+-- another id must not bill it twice.
+create temporary table withdrawn_line on commit drop as
+select
+    invoice.organization_id, invoice.invoice_number, line.line_id, line.subscription_id, line.offer_id,
+    line.charge_type, line.charge_start_date, line.charge_end_date, line.total_price, line.currency
+from billing.invoice as invoice
+join billing.invoice_line as line using (invoice_id)
+join delivery.addition_line as carried using (line_id)
+left join billing.override as override using (line_id)
+where invoice.withdrawn is not null and line.total_price <> 0 and override.is_excluded is not true;
+analyze withdrawn_line;
+
 create temporary table found_reason on commit drop as
 with setting as (
     select
@@ -40,6 +53,20 @@ left join lateral (
     where active.company_id = decision.company_id and active.ended_at is null
     order by active.proof_run_id nulls first limit 1
 ) as pause on true
+left join lateral (
+    select string_agg(format('line %s of invoice %s, %s %s', standing.line_id, standing.invoice_number,
+        standing.total_price, standing.currency), '; ' order by standing.line_id) as lines
+    from withdrawn_line as standing
+    where
+        standing.organization_id = invoice.organization_id
+        and standing.subscription_id is not distinct from line.subscription_id
+        and (line.subscription_id is not null or standing.offer_id is not distinct from line.offer_id)
+        and standing.charge_type is not distinct from line.charge_type
+        and (
+            standing.charge_start_date is not distinct from line.charge_start_date
+            or (standing.charge_start_date <= line.charge_end_date and standing.charge_end_date >= line.charge_start_date)
+        )
+) as standing on invoice.withdrawn is null
 cross join lateral (values
     ('invoice_does_not_add_up',
         not invoice.adds_up,
@@ -55,6 +82,7 @@ cross join lateral (values
             )
         end),
     ('invoice_withdrawn', invoice.withdrawn is not null, format('invoice %s: %s', invoice.invoice_number, invoice.withdrawn)),
+    ('delivered_on_withdrawn_invoice', standing.lines is not null, standing.lines),
     ('row_unreadable', line.problem is not null or line.total_price is null or line.quantity is null or line.unit_price is null, line.problem),
     -- A delivered line that vanished may be one of the invoice's other lines by now, under another id or period.
     ('changed_after_delivery',

@@ -122,12 +122,17 @@ from (
         feed.run_id = audit.current_run_id()
         and (cardinality(run.organization_ids) = 0 or invoice.organization_id = any(run.organization_ids))
         and not exists (select from accepted_header as header where header.invoice_id = invoice.invoice_id)
-        -- Read by a newer run: that one knows better.
+        -- Read by a newer run that loads them: that one knows better.
         and not exists (
             select from staging.extract as newer
+            join audit.run as newer_run on newer_run.run_id = newer.run_id
             where
-                newer.feed = 'invoice_headers' and newer.billing_period = feed.billing_period
+                newer.feed = feed.feed
+                and newer.billing_period = feed.billing_period
                 and newer.extract_id > feed.extract_id
+                and newer_run.kind <> 'reference'
+                and not newer_run.is_dry_run
+                and cardinality(newer_run.organization_ids) = 0
         )
 ) as gone
 where known.invoice_id = gone.invoice_id and known.withdrawn is distinct from gone.reason;

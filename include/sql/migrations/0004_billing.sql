@@ -119,6 +119,7 @@ comment on table billing.held_reason_code is 'Why a line can be held, in plain w
 insert into billing.held_reason_code (reason_code, title, cure) values
 ('invoice_does_not_add_up', 'The invoice''s rows do not add up to its total', 'Compare the invoice in AppXite; the next run reads it again. All its lines wait.'),
 ('invoice_withdrawn', 'AppXite no longer lists the invoice as one to bill', 'Look at the invoice in AppXite. Listed as Verified again, its lines are free by themselves; else exclude them.'),
+('delivered_on_withdrawn_invoice', 'The charge is delivered already, by an invoice that AppXite withdrew', 'See the detail for the delivered line. If it stands for this one: exclude this one. If it is credited in ConnectWise: exclude the delivered line, with that as the reason; this one is free then.'),
 ('row_unreadable', 'The row holds a value that cannot be read', 'See the detail for field and value; have it corrected in AppXite.'),
 ('changed_after_delivery', 'AppXite changed the line after it was delivered', 'The amount is the difference. Bill it by hand in ConnectWise and exclude it here, or correct the invoice in AppXite.'),
 ('currency_differs_from_invoice', 'The line''s currency is not its invoice''s', 'Correct the invoice in AppXite.'),
@@ -140,7 +141,7 @@ insert into billing.held_reason_code (reason_code, title, cure) values
 ('late_line', 'The charge lies in a cycle that ConnectWise has already invoiced', 'Choose a date in an open cycle, or set late_lines to next_open_cycle.'),
 ('customer_paused', 'Delivery to the customer is paused', 'See the detail for who paused it and why. When that is mended: python -m billing_sync pauses end --company ID.'),
 ('negative_amount', 'A credit, and negative Additions are set to be held', 'Set negative_additions to send, or bill it by hand and exclude it.'),
-('addition_not_settled', 'The subscription''s Addition is in conflict or in doubt', 'Look at the Addition in ConnectWise and mend it, then: python -m billing_sync additions retry KEY.'),
+('addition_not_settled', 'The subscription''s Addition is in conflict or in doubt', 'Look at the Addition in ConnectWise, and at the invoices. If an invoice has the line: python -m billing_sync additions confirm KEY. Else mend the Addition, then: additions retry KEY.'),
 ('refused_by_connectwise', 'ConnectWise refused the Addition', 'See the detail. It is tried again when anything about it changes, or after: python -m billing_sync additions retry KEY.'),
 ('agreement_changed', 'The agreement changed in ConnectWise between plan and delivery', 'Nothing: the next run decides again.'),
 ('invoiced_meanwhile', 'ConnectWise invoiced the agreement while the Addition was being delivered', 'Look at the invoice in ConnectWise. If it has the line: python -m billing_sync additions confirm KEY. If not: additions retry KEY.'),

@@ -37,7 +37,9 @@ period as (
         to_char(read_period.billing_period, 'YYYY-MM') as name,
         (
             select count(*) from billing.invoice as earlier
-            where earlier.billing_period = (read_period.billing_period - interval '1 month')::date
+            where
+                earlier.billing_period = (read_period.billing_period - interval '1 month')::date
+                and earlier.withdrawn is null
         ) as invoices_before,
         known.invoices as invoices_known,
         known.missing as invoices_missing,

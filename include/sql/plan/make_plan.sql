@@ -22,6 +22,16 @@ select plan_id from delivery.plan where run_id = audit.current_run_id() and stat
 
 delete from delivery.plan_item where plan_id in (select plan_id from this_plan);
 
+-- Parked by a bound: a run that decides at the same time frees the line until it has judged the bound anew. Its whole
+-- Addition is left to that run.
+create temporary table parked_addition on commit drop as
+select distinct decision.delivery_key
+from billing.line_in_scope as scope
+join billing.line_decision as decision using (line_id)
+join billing.held_reason as reason using (line_id)
+join billing.held_reason_code as code using (reason_code)
+where code.is_bound and decision.delivery_key is not null;
+
 create temporary table wanted on commit drop as
 -- Only lines of this run: a line of another period may have been given the same Addition by an earlier run.
 with desired as (
@@ -43,7 +53,12 @@ with desired as (
     join billing.line_decision as decision on decision.line_id = scope.line_id
     join billing.invoice_line as line on line.line_id = scope.line_id
     -- A line that another run is deciding at this moment has no Addition yet: that run plans it.
-    where decision.outcome = 'deliver' and decision.delivery_key is not null
+    where
+        decision.outcome = 'deliver'
+        and decision.delivery_key is not null
+        and not exists (
+            select from parked_addition as parked where parked.delivery_key = decision.delivery_key
+        )
     group by
         decision.delivery_key, decision.agreement_id, decision.company_id, decision.product_id, line.subscription_id,
         decision.quantity, decision.unit_price, decision.invoice_description
@@ -119,7 +134,8 @@ where
     and decision.line_id = scope.line_id
     and decision.outcome = 'deliver'
     and code.reason_code = known.reason_code
-    and code.is_found_later;
+    and code.is_found_later
+    and not code.is_bound;
 
 update delivery.plan as older set state = 'superseded'
 where
