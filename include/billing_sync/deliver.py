@@ -294,7 +294,14 @@ class Deliverer:
             select from delivery.plan_item_line as line
             left join billing.line_decision as decision using (line_id)
             where line.plan_item_id = %s
-                and (decision.outcome, decision.delivery_key) is distinct from ('deliver', %s)
+                and (
+                    (decision.outcome, decision.delivery_key) is distinct from ('deliver', %s)
+                    or exists (
+                        select from billing.held_reason as reason
+                        join billing.held_reason_code as code using (reason_code)
+                        where reason.line_id = line.line_id and code.is_bound
+                    )
+                )
             """,
             [item["plan_item_id"], item["delivery_key"]],
         )
