@@ -354,8 +354,7 @@ class Deliverer:
                         and (known.agreement_id = excluded.agreement_id or not exists (
                             select from delivery.unanswered_write as late
                             where late.delivery_key = known.delivery_key and late.operation <> 'create'
-                                and late.attempted_at + billing.text_setting('settle_seconds')::integer
-                                    * interval '1 second' > clock_timestamp()
+                                and late.may_come_until > clock_timestamp()
                         ))
                     returning delivery_key
                     """,
@@ -397,16 +396,11 @@ class Deliverer:
             """
             select
                 operation,
-                to_char(
-                    (attempted_at + billing.text_setting('settle_seconds')::integer * interval '1 second')
-                        at time zone 'UTC',
-                    'YYYY-MM-DD HH24:MI:SS "UTC"'
-                ) as settled_at
+                to_char(may_come_until at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') as settled_at
             from delivery.unanswered_write
             where
                 delivery_key = %s and operation = any(%s)
-                and attempted_at + billing.text_setting('settle_seconds')::integer * interval '1 second'
-                    > clock_timestamp()
+                and may_come_until > clock_timestamp()
             order by attempted_at desc limit 1
             """,
             # Created inert, it bills nothing however late it comes.
@@ -574,9 +568,8 @@ class Deliverer:
             unanswered = self._may_come_late(addition, ()) if is_in_doubt else ""
             if is_in_doubt and self._adopt(addition):
                 return True
-            if unanswered:
-                # Where it cannot be created inert, none is created again before a late one must have come.
-                self._wait_for(addition, unanswered)
+            # Where it cannot be created inert, none is created again before a late one must have come.
+            self._wait_for(addition, unanswered)
             try:
                 payload = addition["payload"]
                 record = self._connectwise.create_addition(

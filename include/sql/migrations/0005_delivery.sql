@@ -227,7 +227,9 @@ comment on view billing.line_in_scope is
 'The lines that the current run decides about: not carried by an Addition yet, of its periods and organizations. A nightly run decides about all open lines, so that one cured cause releases every line of it.';
 
 create view delivery.unanswered_write as
-select invoke.*
+select
+    invoke.*,
+    invoke.attempted_at + billing.text_setting('settle_seconds')::integer * interval '1 second' as may_come_until
 from delivery.attempt as invoke
 where
     invoke.outcome = 'invoke'
