@@ -32,7 +32,7 @@ def settled(pipeline: Pipeline, world: World) -> Figures:
     """The verdict over a pipeline whose runs should be over: whether a further night writes, or is not proven."""
     figures, problems = Figures(trials=1, reruns=1), []
     try:
-        problems += neutralise(pipeline, world)
+        problems += neutralise(pipeline, lambda: pipeline.night(world.month))
         figures.rerun_writes = writes_of(pipeline, lambda: pipeline.night(world.month))
     except BillingSyncError as error:
         figures.in_doubt = 1

@@ -39,7 +39,7 @@ from campaign.answers import count_faulty
 from campaign.checker import THE_END, most_billable
 from campaign.report import Config, Figures, part
 from campaign.tasks import Tasks
-from campaign.trial import Lane, Trial, run_trials
+from campaign.trial import Lane, Trial, neutralise, run_trials
 from campaign.worlds import World, world_of
 
 CUSTOMERS = (0, 1)
@@ -361,6 +361,8 @@ class Billing(RuleBasedStateMachine):
             self.night()
         if self.settle_plans():
             self.night()
+        problems = neutralise(self.pipeline, self.night)
+        assert not problems, problems
         since = self.requests()
         state, failures = self.night()
         assert not self.sandbox.writes(since)["received"], "a further run wrote"

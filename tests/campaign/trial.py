@@ -148,7 +148,7 @@ def finish(
     figures += count_faulty(pipeline, lane.since)
     pipeline.sandbox.release_late()
     if protocol == "ours" and not problems:
-        problems += neutralise(pipeline, world)
+        problems += neutralise(pipeline, lambda: pipeline.night(world.month))
         figures.rerun_writes = writes_of(pipeline, lambda: pipeline.deliver(world.prepared.plan_id))
         if with_night:
             figures.reruns = 1
@@ -200,17 +200,17 @@ def _person_acts(pipeline: Pipeline) -> bool:
     return bool(stuck)
 
 
-def neutralise(pipeline: Pipeline, world: World) -> list[str]:
+def neutralise(pipeline: Pipeline, night: Callable[[], object]) -> list[str]:
     """Orphans that came, or became known, after the delivery: the next nights neutralise them, and write nothing else.
 
-    Returns what is wrong: the proof of one night may find an orphan that the next one neutralises.
+    The proof of one night may find an orphan that the next one neutralises. Returns what is wrong.
     """
     problems = []
     for _ in range(2):
         orphans, neutralised = orphans_of(pipeline.sandbox)
         if orphans == neutralised:
             break
-        writes = writes_of(pipeline, lambda: pipeline.night(world.month))
+        writes = writes_of(pipeline, night)
         if writes > orphans - neutralised:
             problems.append(f"{writes} writes to neutralise {orphans - neutralised} orphans")
     return problems
