@@ -92,7 +92,8 @@ def billing_flow(period_rule: str) -> None:
     checked = check_source(run_id)
 
     # Decide
-    map_lines = sql_step("map_lines", "billing/map_lines.sql", "Company, product and agreement of each line.")
+    map_lines = sql_step("map_lines", "billing/map_lines.sql", "Company and product of each line.")
+    resolve_agreements = sql_step("resolve_agreements", "billing/resolve_agreements.sql", "Agreement of each line.")
     apply_rules = sql_step("apply_rules", "billing/apply_rules.sql", "Dates, price and description, to the cent.")
     hold_lines = sql_step("hold_lines", "billing/hold_lines.sql", "Deliver, hold with all reasons, or exclude.")
     bound_amounts = sql_step("bound_amounts", "billing/bound_amounts.sql", "Unusual amounts are parked for a person.")
@@ -113,7 +114,17 @@ def billing_flow(period_rule: str) -> None:
     proven = prove(run_id)
 
     chain(preflight(), run_id, extracted, refresh_reference, refresh_offers, load_invoices, checked)
-    chain(checked, map_lines, apply_rules, hold_lines, bound_amounts, group_lines, bound_additions, branch)
+    chain(
+        checked,
+        map_lines,
+        resolve_agreements,
+        apply_rules,
+        hold_lines,
+        bound_amounts,
+        group_lines,
+        bound_additions,
+        branch,
+    )
     chain(branch, [review, make_plan])
     chain(make_plan, bound_plan, approved, [waiting, shards])
     chain([review, waiting, delivered], proven, closed)

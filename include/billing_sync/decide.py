@@ -14,6 +14,7 @@ REFRESH_OFFERS = "mapping/refresh_offers.sql"
 LOAD_INVOICES = "billing/load_invoices.sql"
 CHECK_SOURCE = "checks/check_source.sql"
 MAP_LINES = "billing/map_lines.sql"
+RESOLVE_AGREEMENTS = "billing/resolve_agreements.sql"
 APPLY_RULES = "billing/apply_rules.sql"
 HOLD_LINES = "billing/hold_lines.sql"
 BOUND_AMOUNTS = "billing/bound_amounts.sql"
@@ -28,6 +29,7 @@ STEPS = (
     LOAD_INVOICES,
     CHECK_SOURCE,
     MAP_LINES,
+    RESOLVE_AGREEMENTS,
     APPLY_RULES,
     HOLD_LINES,
     BOUND_AMOUNTS,

@@ -27,6 +27,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     decide.LOAD_INVOICES: (),
     decide.CHECK_SOURCE: (),
     decide.MAP_LINES: (),
+    decide.RESOLVE_AGREEMENTS: (),
     decide.APPLY_RULES: (),
     decide.HOLD_LINES: (),
     decide.BOUND_AMOUNTS: (),

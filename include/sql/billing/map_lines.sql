@@ -1,69 +1,27 @@
--- Guarantees: each line in scope has its company, product and agreement by the order of the design: chosen by a
--- person, mapped contract, the company's one active agreement of the default Agreement Type. Several candidates are
--- kept as candidates; none is picked.
+-- Guarantees: each line in scope has its company and product by approved mappings; a product chosen by a person wins.
 -- May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE.
 
 select pg_advisory_xact_lock(hashtext('billing.decide'));
 
 merge into billing.line_decision as known
 using (
-    with default_agreement as (
-        select agreement.company_id, array_agg(agreement.agreement_id order by agreement.agreement_id) as agreement_ids
-        from mapping.agreement as agreement
-        join mapping.agreement_type as agreement_type using (agreement_type_id)
-        where
-            agreement_type.name = billing.text_setting('default_agreement_type')
-            and agreement.agreement_status = 'Active'
-            and not agreement.is_cancelled
-            and not agreement.is_gone
-            and not agreement_type.is_inactive
-            and not agreement_type.is_gone
-        group by agreement.company_id
-    ),
-    resolved as (
-        select
-            line.line_id,
-            organization_mapping.company_id,
-            coalesce(override.product_id, offer_mapping.product_id) as product_id,
-            override.agreement_id as chosen_agreement_id,
-            contract_mapping.agreement_id as contract_agreement_id,
-            coalesce(default_agreement.agreement_ids, '{}') as candidate_ids
-        from billing.line_in_scope as scope
-        join billing.invoice_line as line using (line_id)
-        join billing.invoice as invoice on invoice.invoice_id = line.invoice_id
-        left join billing.override as override on override.line_id = line.line_id
-        left join mapping.organization_mapping as organization_mapping
-            on organization_mapping.organization_id = invoice.organization_id
-            and organization_mapping.state = 'approved'
-        left join mapping.offer_mapping as offer_mapping
-            on offer_mapping.offer_id = line.offer_id and offer_mapping.state = 'approved'
-        left join mapping.contract_mapping as contract_mapping
-            on contract_mapping.contract_id = coalesce(line.contract_id, invoice.contract_id)
-            and contract_mapping.state = 'approved'
-        left join default_agreement on default_agreement.company_id = organization_mapping.company_id
-    )
     select
-        line_id,
-        company_id,
-        product_id,
-        coalesce(
-            chosen_agreement_id, contract_agreement_id,
-            case when cardinality(candidate_ids) = 1 then candidate_ids[1] end
-        ) as agreement_id,
-        case
-            when chosen_agreement_id is not null then 'override'
-            when contract_agreement_id is not null then 'contract'
-            when cardinality(candidate_ids) = 1 then 'default_type'
-        end as agreement_source,
-        candidate_ids as agreement_candidates
-    from resolved
+        line.line_id,
+        organization_mapping.company_id,
+        coalesce(override.product_id, offer_mapping.product_id) as product_id
+    from billing.line_in_scope as scope
+    join billing.invoice_line as line using (line_id)
+    join billing.invoice as invoice on invoice.invoice_id = line.invoice_id
+    left join billing.override as override on override.line_id = line.line_id
+    left join mapping.organization_mapping as organization_mapping
+        on organization_mapping.organization_id = invoice.organization_id
+        and organization_mapping.state = 'approved'
+    left join mapping.offer_mapping as offer_mapping
+        on offer_mapping.offer_id = line.offer_id and offer_mapping.state = 'approved'
 ) as decided on known.line_id = decided.line_id
-when matched and (known.company_id, known.product_id, known.agreement_id, known.agreement_source, known.agreement_candidates)
-    is distinct from (decided.company_id, decided.product_id, decided.agreement_id, decided.agreement_source, decided.agreement_candidates) then
-    update set company_id = decided.company_id, product_id = decided.product_id, agreement_id = decided.agreement_id,
-        agreement_source = decided.agreement_source, agreement_candidates = decided.agreement_candidates,
+when matched and (known.company_id, known.product_id) is distinct from (decided.company_id, decided.product_id) then
+    update set company_id = decided.company_id, product_id = decided.product_id,
         run_id = audit.current_run_id(), decided_at = now()
 when not matched then
-    insert (line_id, company_id, product_id, agreement_id, agreement_source, agreement_candidates, run_id)
-    values (decided.line_id, decided.company_id, decided.product_id, decided.agreement_id, decided.agreement_source,
-        decided.agreement_candidates, audit.current_run_id());
+    insert (line_id, company_id, product_id, run_id)
+    values (decided.line_id, decided.company_id, decided.product_id, audit.current_run_id());

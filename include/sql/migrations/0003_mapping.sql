@@ -123,6 +123,7 @@ create table mapping.offer_mapping (
     offer_id text primary key references mapping.offer,
     product_id integer references mapping.product,
     state text not null default 'excluded' check (state in ('excluded', 'approved')),
+    recurring_mode text check (recurring_mode in ('persistent', 'dated')),
     note text,
     decided_by text,
     decided_at timestamptz,
@@ -130,6 +131,7 @@ create table mapping.offer_mapping (
     check (state = 'excluded' or product_id is not null)
 );
 comment on table mapping.offer_mapping is 'Offer to product. Several offers may become one product.';
+comment on column mapping.offer_mapping.recurring_mode is 'For recurring lines of the offer; null: as the setting recurring_mode says.';
 
 create table mapping.contract_mapping (
     contract_id text primary key references mapping.contract,
