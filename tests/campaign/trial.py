@@ -23,6 +23,7 @@ from billing_sync.db import connect
 from billing_sync.errors import BillingSyncError, ProofError
 from billing_sync.pauses import active_pauses, end_pause
 from billing_sync.plan import retry_addition, shards_to_deliver
+from billing_sync.process import die_with_parent
 from campaign.answers import count_faulty
 from campaign.checker import judge, orphans_of
 from campaign.controls import CONTROLS
@@ -297,6 +298,7 @@ def begin(directory: Path) -> None:
 
 
 def _begin_apart(directory: Path) -> None:
+    die_with_parent()
     logging.disable(logging.CRITICAL)  # thousands of warnings about faults that are meant
     begin(directory)
 
