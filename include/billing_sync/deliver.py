@@ -428,7 +428,10 @@ class Deliverer:
                     select from audit.change
                     where change.changed_at > plan.created_at and (change.table_name, change.row_key) in (
                         ('mapping.organization_mapping', invoice.organization_id),
+                        ('mapping.company_selector', invoice.organization_id),
                         ('mapping.offer_mapping', line.offer_id),
+                        ('mapping.offer_variant_mapping', line.offer_id),
+                        ('billing.charge_type', case when line.offer_id is null then line.charge_type end),
                         ('mapping.contract_mapping', coalesce(line.contract_id, invoice.contract_id)),
                         ('billing.override', line.line_id::text)
                     )

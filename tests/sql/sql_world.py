@@ -442,10 +442,15 @@ class World:
         """Approve the run's plan and deliver it."""
         plan_id = self.plan(run_id)
         approve_plan(self.connection, plan_id, "ann")
+        counts = self.deliver_approved(plan_id)
+        finish_run(self.connection, run_id or self.run_id)
+        return counts
+
+    def deliver_approved(self, plan_id: int) -> DeliveryCounts:
+        """Deliver a plan that is approved already."""
         counts = DeliveryCounts()
         for shard in shards_to_deliver(self.connection, plan_id):
             counts += Deliverer(self.connection, self.connectwise, plan_id).deliver_shard(shard)  # type: ignore[arg-type]
-        finish_run(self.connection, run_id or self.run_id)
         return counts
 
     def prove(self, run_id: int | None = None) -> list[str]:

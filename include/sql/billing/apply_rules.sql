@@ -42,7 +42,7 @@ using (
             override.unit_price as typed_unit_price,
             override.invoice_description as typed_description,
             setting.unit_price_decimals,
-            coalesce(offer_mapping.recurring_mode, setting.recurring_mode) as recurring_mode,
+            coalesce(variant.recurring_mode, offer_mapping.recurring_mode, setting.recurring_mode) as recurring_mode,
             setting.price_fallback
         from billing.line_in_scope as scope
         join billing.invoice_line as line on line.line_id = scope.line_id
@@ -54,6 +54,10 @@ using (
         left join mapping.billing_cycle as billing_cycle using (billing_cycle_id)
         left join mapping.offer_mapping as offer_mapping
             on offer_mapping.offer_id = line.offer_id and offer_mapping.state = 'approved'
+        left join mapping.offer_variant_mapping as variant
+            on variant.offer_id = line.offer_id
+            and variant.billing_frequency = line.billing_frequency
+            and variant.state = 'approved'
         left join billing.override as override on override.line_id = line.line_id
     ),
     -- 2. A cycle already invoiced is closed: the line moves to the start of the next open one. A start before the

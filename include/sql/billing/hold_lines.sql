@@ -47,6 +47,10 @@ left join mapping.billing_cycle as billing_cycle using (billing_cycle_id)
 left join mapping.organization_mapping as organization_mapping
     on organization_mapping.organization_id = invoice.organization_id
 left join mapping.offer_mapping as offer_mapping on offer_mapping.offer_id = line.offer_id
+left join mapping.offer_variant_mapping as variant
+    on variant.offer_id = line.offer_id
+    and variant.billing_frequency = line.billing_frequency
+    and variant.decided_by is not null
 left join billing.override as override on override.line_id = line.line_id
 left join lateral (
     select * from delivery.pause as active
@@ -93,17 +97,30 @@ cross join lateral (values
         case when line.revision > 1 then format('difference %s %s', line.total_price, line.currency)
             else 'a delivered line of this invoice was removed or replaced in AppXite' end),
     ('currency_differs_from_invoice', line.currency is distinct from invoice.currency, format('line %s, invoice %s', line.currency, invoice.currency)),
-    ('organization_unmapped', decision.company_id is null, organization.name),
-    ('company_not_usable',
-        company.is_deleted or company.is_gone or company.status ilike 'inactive%' or company.status ilike 'not-active%',
-        format('company %s (%s)%s', company.name, company.company_id, case
-            when company.is_deleted then ' is deleted' when company.is_gone then ' is gone' else ' is ' || company.status end)),
+    ('organization_unmapped', organization_mapping.state is distinct from 'approved', organization.name),
+    ('company_unclaimed',
+        organization_mapping.state = 'approved' and decision.company_id is null and cardinality(decision.company_candidates) = 0,
+        format('contract %s, offer %s, subscription %s', coalesce(line.contract_id, invoice.contract_id, 'none'),
+            coalesce(line.offer_id, 'none'), coalesce(line.subscription_id, 'none'))),
+    ('company_ambiguous',
+        organization_mapping.state = 'approved' and cardinality(decision.company_candidates) > 1,
+        (
+            select string_agg(format('%s %s: %s (%s)', selector.kind, selector.source_id, claiming.name, claiming.company_id), ', '
+                order by selector.kind, selector.source_id)
+            from mapping.company_selector as selector
+            join mapping.company as claiming using (company_id)
+            where
+                selector.organization_id = invoice.organization_id
+                and (selector.kind, selector.source_id) in (
+                    ('contract', coalesce(line.contract_id, invoice.contract_id)), ('offer', line.offer_id),
+                    ('subscription', line.subscription_id)
+                )
+        )),
+    ('company_not_usable', company.unusable is not null,
+        format('company %s (%s) is %s', company.name, company.company_id, company.unusable)),
     ('offer_missing', decision.product_id is null and line.offer_id is null, line.subscription_name),
     ('offer_unmapped', decision.product_id is null and line.offer_id is not null, format('%s (%s)', line.offer_name, line.offer_id)),
-    ('product_not_usable',
-        product.is_inactive or product.is_gone or product.product_class = 'Bundle',
-        format('product %s%s', product.identifier, case
-            when product.is_gone then ' is gone' when product.is_inactive then ' is inactive' else ' is a Bundle' end)),
+    ('product_not_usable', product.unusable is not null, format('product %s is %s', product.identifier, product.unusable)),
     ('no_agreement',
         decision.company_id is not null and decision.agreement_id is null and cardinality(decision.agreement_candidates) = 0,
         format('company %s has no active agreement of type %s', company.name, setting.default_agreement_type)),
@@ -153,7 +170,11 @@ where
     reason.applies
     -- An excluded line needs no reasons to wait.
     and not (organization_mapping.state = 'excluded' and organization_mapping.decided_by is not null)
-    and not (offer_mapping.state is not distinct from 'excluded' and offer_mapping.decided_by is not null and decision.product_id is null)
+    and not (
+        decision.product_id is null
+        and coalesce(variant.state, offer_mapping.state) is not distinct from 'excluded'
+        and coalesce(variant.decided_by, offer_mapping.decided_by) is not null
+    )
     and override.is_excluded is not true
     and not (line.total_price is not distinct from 0 and billing.text_setting('zero_amounts') = 'skip');
 
@@ -195,7 +216,10 @@ using (
             when override.is_excluded then format('%s: %s', override.decided_by, override.reason)
             when organization_mapping.state = 'excluded' and organization_mapping.decided_by is not null
                 then format('%s: organization excluded%s', organization_mapping.decided_by, ', ' || organization_mapping.note)
-            when offer_mapping.state = 'excluded' and offer_mapping.decided_by is not null and decision.product_id is null
+            when variant.state = 'excluded' and decision.product_id is null
+                then format('%s: offer excluded for %s%s', variant.decided_by, variant.billing_frequency, ', ' || variant.note)
+            when variant.state is null and offer_mapping.state = 'excluded' and offer_mapping.decided_by is not null
+                and decision.product_id is null
                 then format('%s: offer excluded%s', offer_mapping.decided_by, ', ' || offer_mapping.note)
             when line.total_price = 0 and billing.text_setting('zero_amounts') = 'skip' then 'setting zero_amounts: 0.00 is not sent'
         end as excluded_by,
@@ -208,6 +232,10 @@ using (
     left join mapping.organization_mapping as organization_mapping
         on organization_mapping.organization_id = invoice.organization_id
     left join mapping.offer_mapping as offer_mapping on offer_mapping.offer_id = line.offer_id
+    left join mapping.offer_variant_mapping as variant
+        on variant.offer_id = line.offer_id
+        and variant.billing_frequency = line.billing_frequency
+        and variant.decided_by is not null
 ) as decided on known.line_id = decided.line_id
 when matched and ((known.outcome, known.excluded_by) is distinct from (
     case when decided.excluded_by is not null then 'excluded' when decided.is_held then 'held' else 'deliver' end,

@@ -123,10 +123,18 @@ create temporary table breach on commit drop as
 select 'difference' as code,
     format('Invoice %s: %s %s are not accounted for', invoice.invoice_number, proof.difference, proof.currency) as message,
     jsonb_build_object('invoice_id', proof.invoice_id) as subject,
-    case when mapped.state = 'approved' then mapped.company_id end as parked_company_id
+    parked.company_id as parked_company_id
 from audit.invoice_proof as proof
 join billing.invoice as invoice using (invoice_id)
-left join mapping.organization_mapping as mapped using (organization_id)
+-- All companies that the invoice may go to wait: selectors may name several.
+left join lateral (
+    select mapped.company_id from mapping.organization_mapping as mapped
+    where mapped.organization_id = invoice.organization_id and mapped.state = 'approved'
+    union
+    select selector.company_id from mapping.company_selector as selector
+    join mapping.organization_mapping as mapped using (organization_id)
+    where selector.organization_id = invoice.organization_id and mapped.state = 'approved'
+) as parked on true
 where proof.run_id = audit.current_run_id() and proof.difference <> 0
 union all
 select 'in_doubt',
@@ -269,7 +277,7 @@ where not exists (
 );
 
 insert into audit.log_entry (run_id, level, code, message, subject)
-select audit.current_run_id(), 'ERROR', 'breach_' || breach.code, breach.message, breach.subject
+select distinct audit.current_run_id(), 'ERROR', 'breach_' || breach.code, breach.message, breach.subject
 from breach
 where not exists (
     select from audit.log_entry as said
@@ -277,7 +285,7 @@ where not exists (
 );
 
 -- Money that could not even be read is a breach, too.
-select code, message from breach
+select distinct code, message from breach
 union all
 select code, message from audit.log_entry
 where

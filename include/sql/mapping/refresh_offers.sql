@@ -36,6 +36,21 @@ when matched and (known.last_invoiced_on is null or seen.invoice_date > known.la
 when not matched then
     insert (offer_id, name, last_invoiced_on) values (seen.offer_id, seen.offer_name, seen.invoice_date);
 
+merge into mapping.offer_frequency as known
+using (
+    select staged.offer_id, staged.billing_frequency, max(header.invoice_date) as last_invoiced_on
+    from staging.invoice_row as staged
+    join staging.extract as feed using (extract_id)
+    join seller_header as header on header.invoice_id = staged.invoice_id
+    where feed.run_id = audit.current_run_id() and staged.offer_id is not null and staged.billing_frequency is not null
+    group by staged.offer_id, staged.billing_frequency
+) as seen on known.offer_id = seen.offer_id and known.billing_frequency = seen.billing_frequency
+when matched and (known.last_invoiced_on is null or seen.last_invoiced_on > known.last_invoiced_on) then
+    update set last_invoiced_on = seen.last_invoiced_on
+when not matched then
+    insert (offer_id, billing_frequency, last_invoiced_on)
+    values (seen.offer_id, seen.billing_frequency, seen.last_invoiced_on);
+
 insert into mapping.offer_mapping (offer_id)
 select offer_id from mapping.offer as known
 where not exists (select from mapping.offer_mapping as mapped where mapped.offer_id = known.offer_id);

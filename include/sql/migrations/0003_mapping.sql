@@ -56,9 +56,16 @@ create table mapping.company (
     is_deleted boolean not null default false,
     is_gone boolean not null default false,
     tax_identifier text,
-    currency text
+    currency text,
+    unusable text generated always as (
+        case
+            when is_deleted then 'deleted' when is_gone then 'gone'
+            when status ilike 'inactive%' or status ilike 'not-active%' then status
+        end
+    ) stored
 );
 comment on table mapping.company is 'ConnectWise companies.';
+comment on column mapping.company.unusable is 'Why its lines are held: deleted, gone, or the status that says inactive. Null: usable.';
 
 create table mapping.product (
     product_id integer primary key,
@@ -66,9 +73,13 @@ create table mapping.product (
     description text,
     product_class text,
     is_inactive boolean not null default false,
-    is_gone boolean not null default false
+    is_gone boolean not null default false,
+    unusable text generated always as (
+        case when is_gone then 'gone' when is_inactive then 'inactive' when product_class = 'Bundle' then 'a Bundle' end
+    ) stored
 );
 comment on table mapping.product is 'ConnectWise catalog items. Class Bundle cannot be an Addition.';
+comment on column mapping.product.unusable is 'Why it cannot be an Addition: gone, inactive, or a Bundle. Null: usable.';
 
 create table mapping.agreement_type (
     agreement_type_id integer primary key,
@@ -100,10 +111,17 @@ create table mapping.agreement (
     end_date date,
     bill_start_date date,
     next_invoice_date date,
-    is_gone boolean not null default false
+    is_gone boolean not null default false,
+    unusable text generated always as (
+        case
+            when is_gone then 'gone' when is_cancelled then 'cancelled'
+            when agreement_status is distinct from 'Active' then coalesce(agreement_status, 'without status')
+        end
+    ) stored
 );
 create index on mapping.agreement (company_id, agreement_type_id);
 comment on table mapping.agreement is 'ConnectWise agreements as of the last extract; looked at again before anything is written.';
+comment on column mapping.agreement.unusable is 'Why nothing can be billed on it: gone, cancelled, or its status. Null: active.';
 comment on column mapping.agreement.next_invoice_date is 'Cycles that begin before this date are already invoiced.';
 
 create table mapping.organization_mapping (

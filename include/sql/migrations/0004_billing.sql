@@ -31,6 +31,7 @@ create table billing.charge_type (
     is_recurring boolean not null,
     charge_start_rule text not null default 'as_invoiced',
     charge_end_rule text not null default 'as_invoiced',
+    default_product_id integer references mapping.product,
     version integer not null default 1,
     check (charge_start_rule in (
         'as_invoiced', 'first_day_of_charge_month', 'last_day_of_charge_month', 'first_day_of_invoice_month',
@@ -44,6 +45,7 @@ create table billing.charge_type (
     ))
 );
 comment on table billing.charge_type is 'Charge types we know, how they are named on the customer''s invoice, and the rules for their dates. Others are held.';
+comment on column billing.charge_type.default_product_id is 'For lines without an offer, as custom charges often are. Null: they are held.';
 comment on column billing.charge_type.charge_start_rule is 'Gives the Addition''s effectiveDate; "charge month" is the month of the charge''s own start (or end), "next month" the one after the invoice date.';
 create trigger history after insert or update or delete on billing.charge_type
     for each row execute function audit.record_change('charge_type');
@@ -124,8 +126,10 @@ insert into billing.held_reason_code (reason_code, title, cure) values
 ('changed_after_delivery', 'AppXite changed the line after it was delivered', 'The amount is the difference. Bill it by hand in ConnectWise and exclude it here, or correct the invoice in AppXite.'),
 ('currency_differs_from_invoice', 'The line''s currency is not its invoice''s', 'Correct the invoice in AppXite.'),
 ('organization_unmapped', 'The organization has no approved company', 'Approve a mapping of the organization to a company, or exclude it.'),
+('company_unclaimed', 'The organization has selectors for its companies, and none claims the line', 'Add a selector for its contract, offer or subscription: python -m billing_sync mappings import selectors FILE.'),
+('company_ambiguous', 'Selectors claim the line for more than one company', 'See the detail. Change the selectors so that one company is left: python -m billing_sync mappings import selectors FILE.'),
 ('company_not_usable', 'The company is deleted, inactive or gone in ConnectWise', 'Map the organization to another company or restore it.'),
-('offer_missing', 'The line has no offer', 'Choose a product for the line.'),
+('offer_missing', 'The line has no offer', 'Give its charge type a default product (rules import), or choose a product for the line.'),
 ('offer_unmapped', 'The offer has no approved product', 'Approve a mapping of the offer to a product, or exclude it.'),
 ('product_not_usable', 'The product is inactive, a Bundle, or gone in ConnectWise', 'Map the offer to another product or make it active.'),
 ('no_agreement', 'The company has no active agreement of the default Agreement Type', 'Create one in ConnectWise, map the contract, or choose an agreement for the line.'),
@@ -160,6 +164,7 @@ create table billing.line_decision (
     outcome text check (outcome in ('deliver', 'held', 'excluded')),
     excluded_by text,
     company_id integer references mapping.company,
+    company_candidates integer[] not null default '{}',
     product_id integer references mapping.product,
     agreement_id integer references mapping.agreement,
     agreement_source text check (agreement_source in ('override', 'contract', 'default_type')),
@@ -185,6 +190,7 @@ create index on billing.line_decision (delivery_key);
 create index on billing.line_decision (outcome);
 comment on table billing.line_decision is 'What was decided about each line that is not delivered yet; frozen once it is.';
 comment on column billing.line_decision.excluded_by is 'Who or what excluded the line: a person and their reason, or the setting.';
+comment on column billing.line_decision.company_candidates is 'The companies whose selectors claim the line (mapping.company_selector). Without exactly one it is held; empty for organizations without selectors.';
 comment on column billing.line_decision.rules is 'Which rules and versions gave the dates, and which values a person typed: System Updated / User Updated.';
 comment on column billing.line_decision.amount is 'What ConnectWise will bill: round(quantity x unit_price, 2).';
 comment on column billing.line_decision.delivery_key is 'The Addition that carries the line. Lines of one subscription in following cycles with equal values share one.';
