@@ -24,7 +24,9 @@ from billing_sync.errors import BillingSyncError, ConfigurationError
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Bill AppXite's verified invoices from ConnectWise PSA."
 )
-mappings_app = typer.Typer(no_args_is_help=True, help="Organizations, offers and contracts: which becomes which.")
+mappings_app = typer.Typer(
+    no_args_is_help=True, help="Organizations, offers and contracts: which becomes which; selectors: which company."
+)
 rules_app = typer.Typer(no_args_is_help=True, help="Charge types: names on the customer's invoice and date rules.")
 settings_app = typer.Typer(no_args_is_help=True, help="What an administrator configures.")
 additions_app = typer.Typer(no_args_is_help=True, help="Additions that ConnectWise refused or holds differently.")
@@ -41,8 +43,9 @@ app.add_typer(bounds_app, name="bounds")
 console = Console(width=max(120, Console().width))
 
 ME = getpass.getuser()
+FileToWrite = Annotated[Path, typer.Argument(help="CSV file to write")]
 Person = Annotated[str, typer.Option("--as", help="Who does this; stands in the audit trail.")]
-Kind = Annotated[str, typer.Argument(help="organizations, offers or contracts")]
+Kind = Annotated[str, typer.Argument(help="organizations, offers, contracts or selectors")]
 
 
 def _dsn() -> str:
@@ -89,12 +92,23 @@ def report() -> None:
 
 
 @mappings_app.command("export")
-def export_mappings(kind: Kind, path: Annotated[Path, typer.Argument(help="CSV file to write")]) -> None:
+def export_mappings(
+    kind: Kind,
+    path: FileToWrite,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Only offers on invoices of this billing period (2026-05) or later.")
+    ] = None,
+) -> None:
     """Write all mappings of a kind, new ones included, to a CSV file."""
     from billing_sync.mappings import export_mappings as export
+    from billing_sync.run import parse_billing_period
+    from billing_sync.selectors import SELECTORS, export_selectors
 
     with _database() as connection:
-        frame = export(connection, kind)
+        if kind == SELECTORS:
+            frame = export_selectors(connection)
+        else:
+            frame = export(connection, kind, since=parse_billing_period(since) if since else None)
     frame.to_csv(path, index=False)
     console.print(f"{len(frame)} {kind} written to {path}")
 
@@ -111,7 +125,16 @@ def import_mappings(
     """Read mappings of a kind from a CSV file, all or nothing."""
     from billing_sync.mappings import import_mappings as store
     from billing_sync.mappings import read_mapping_file
+    from billing_sync.selectors import SELECTORS, import_selectors, read_selector_file
 
+    if kind == SELECTORS:
+        if not approve:
+            raise ConfigurationError("Selectors decide as they are imported: say --approve.")
+        selectors = read_selector_file(path)
+        with _database() as connection:
+            done = import_selectors(connection, selectors, person=person)
+        console.print(f"selectors: {done.rows} rows, {done.stored} added or changed, {done.removed} removed")
+        return
     frame = read_mapping_file(path, kind)
     with _database() as connection:
         result = store(connection, kind, frame, approve=approve, person=person)
@@ -119,6 +142,35 @@ def import_mappings(
         f"{kind}: {result.rows} rows, {result.approved} approved, {result.excluded} excluded by {person}, "
         f"{result.undecided} left undecided"
     )
+
+
+@mappings_app.command("suggest")
+def suggest_mappings(
+    kind: Annotated[str, typer.Argument(help="organizations or offers")],
+    path: FileToWrite,
+    decided: Annotated[bool, typer.Option("--all", help="Also for entries that are decided already.")] = False,
+) -> None:
+    """Write candidates with evidence to a CSV file. Nothing is applied: fill in `state`, then import the file."""
+    from billing_sync.suggestions import suggest, suggestions_frame
+
+    with _database() as connection:
+        suggestions = suggest(connection, kind, decided=decided)
+    suggestions_frame(kind, suggestions).to_csv(path, index=False)
+    found = sum(bool(one.candidates) for one in suggestions)
+    console.print(f"{len(suggestions)} {kind}, {found} with candidates, written to {path}")
+
+
+@mappings_app.command("targets")
+def export_targets(
+    targets: Annotated[str, typer.Argument(help="companies, products or agreements")], path: FileToWrite
+) -> None:
+    """Write everything of ConnectWise that a mapping may point at to a CSV file."""
+    from billing_sync.mappings import export_targets as export
+
+    with _database() as connection:
+        frame = export(connection, targets)
+    frame.to_csv(path, index=False)
+    console.print(f"{len(frame)} {targets} written to {path}")
 
 
 @rules_app.command("export")

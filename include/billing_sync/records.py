@@ -234,6 +234,7 @@ class Product(TypedDict):
     product_id: SmallId
     identifier: Text | None
     description: Text | None
+    vendor_sku: Text | None
     product_class: Text | None
     is_inactive: Flag
 

@@ -9,7 +9,7 @@ from psycopg.errors import CheckViolation
 
 from billing_sync.db import Connection
 from billing_sync.errors import ConfigurationError
-from billing_sync.mappings import read_csv
+from billing_sync.mappings import is_target_id, read_csv
 
 DATE_RULES = (
     "as_invoiced",
@@ -22,6 +22,7 @@ DATE_RULES = (
     "invoice_date",
     "next_invoice_date",
 )
+PRODUCT = "default_product_id"  # a file without this column leaves them as they are
 COLUMNS = ("charge_type", "display_name", "is_recurring", "charge_start_rule", "charge_end_rule")
 YES_NO = {"true": True, "yes": True, "false": False, "no": False}
 
@@ -31,11 +32,11 @@ def export_rules(connection: Connection) -> pd.DataFrame:
     rows = connection.execute(
         """
         select charge_type, display_name, case when is_recurring then 'yes' else 'no' end, charge_start_rule,
-            charge_end_rule
+            charge_end_rule, default_product_id::text
         from billing.charge_type order by charge_type
         """
     ).fetchall()
-    return pd.DataFrame(rows, columns=list(COLUMNS), dtype="str")
+    return pd.DataFrame(rows, columns=[*COLUMNS, PRODUCT], dtype="str")
 
 
 def read_rules_file(path: Path) -> pd.DataFrame:
@@ -44,7 +45,7 @@ def read_rules_file(path: Path) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
         raise ConfigurationError(f"{path} lacks the column {', '.join(missing)}. It has: {', '.join(frame.columns)}.")
-    frame = frame.assign(**{column: frame[column].str.strip() for column in COLUMNS})
+    frame = frame.assign(**{column: frame[column].str.strip() for column in (*COLUMNS, PRODUCT) if column in frame})
     problems = []
     for number, row in enumerate(frame.to_dict("records"), start=2):
         if not row["charge_type"] or not row["display_name"]:
@@ -56,6 +57,8 @@ def read_rules_file(path: Path) -> pd.DataFrame:
             for column in ("charge_start_rule", "charge_end_rule")
             if row[column] not in DATE_RULES
         )
+        if row.get(PRODUCT) and not is_target_id(row[PRODUCT]):
+            problems.append(f"line {number}: {PRODUCT} {row[PRODUCT]!r} is not a ConnectWise id")
     doubled = frame.loc[frame["charge_type"].duplicated(), "charge_type"]
     problems.extend(f"charge type {name!r} stands in it twice" for name in doubled.unique())
     if problems:
@@ -93,6 +96,40 @@ def import_rules(connection: Connection, frame: pd.DataFrame, *, person: str) ->
                     },
                 )
                 changed += done.rowcount
+            if PRODUCT in frame:
+                _set_default_products(connection, frame)
     except CheckViolation as error:
         raise ConfigurationError(f"Nothing was imported: {error.diag.message_primary}") from None
     return changed
+
+
+def _set_default_products(connection: Connection, frame: pd.DataFrame) -> int:
+    """Lines of these charge types that have no offer become these products. Returns how many charge types changed."""
+    given = [(row["charge_type"], int(row[PRODUCT]) if row[PRODUCT] else None) for row in frame.to_dict("records")]
+    unusable = connection.execute(
+        """
+        select given.product_id, coalesce(product.unusable, 'not known')
+        from unnest(%s::text[], %s::integer[]) as given (charge_type, product_id)
+        left join mapping.product as product using (product_id)
+        left join billing.charge_type as known using (charge_type)
+        where
+            given.product_id is not null
+            and (product.product_id is null or product.unusable is not null)
+            and known.default_product_id is distinct from given.product_id
+        """,
+        [[name for name, _ in given], [product for _, product in given]],
+    ).fetchall()
+    if unusable:
+        told = "; ".join(f"product {product} is {why}" for product, why in unusable[:20])
+        raise ConfigurationError(
+            f"Nothing was imported: {told}. Choose another product: mappings targets products lists them."
+        )
+    done = connection.execute(
+        """
+        update billing.charge_type as known set default_product_id = given.product_id, version = known.version + 1
+        from unnest(%s::text[], %s::integer[]) as given (charge_type, product_id)
+        where known.charge_type = given.charge_type and known.default_product_id is distinct from given.product_id
+        """,
+        [[name for name, _ in given], [product for _, product in given]],
+    )
+    return done.rowcount

@@ -1,6 +1,9 @@
 -- Guarantees: every organization and offer that a staged invoice of the seller names is known, with a mapping row,
 -- excluded until somebody approves it. Offers have no feed of their own: those that appeared on invoices are the list.
+-- The log that people read says which offers are new or renamed.
 -- May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
+
+create temporary table reference_before on commit drop as select * from mapping.reference;
 
 create temporary table seller_header on commit drop as
 select header.*
@@ -54,3 +57,5 @@ when not matched then
 insert into mapping.offer_mapping (offer_id)
 select offer_id from mapping.offer as known
 where not exists (select from mapping.offer_mapping as mapped where mapped.offer_id = known.offer_id);
+
+select mapping.log_reference_changes();

@@ -1,6 +1,9 @@
 -- Guarantees: mapping.* holds both systems' reference data as this run's whole extracts gave them; what an extract no
 -- longer names is marked gone; every organization and offer has a mapping row, excluded until somebody approves it.
+-- The log that people read says what is new, renamed, gone, deleted or inactive, and back again.
 -- May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE.
+
+create temporary table reference_before on commit drop as select * from mapping.reference;
 
 merge into mapping.organization as known
 using (
@@ -105,13 +108,13 @@ using (
     select staged.* from staging.product as staged
     join staging.extract as feed using (extract_id) where feed.run_id = audit.current_run_id()
 ) as seen on known.product_id = seen.product_id
-when matched and (known.identifier, known.description, known.product_class, known.is_inactive, known.is_gone)
-    is distinct from (seen.identifier, seen.description, seen.product_class, seen.is_inactive, false) then
-    update set identifier = seen.identifier, description = seen.description, product_class = seen.product_class,
-        is_inactive = seen.is_inactive, is_gone = false
+when matched and (known.identifier, known.description, known.vendor_sku, known.product_class, known.is_inactive, known.is_gone)
+    is distinct from (seen.identifier, seen.description, seen.vendor_sku, seen.product_class, seen.is_inactive, false) then
+    update set identifier = seen.identifier, description = seen.description, vendor_sku = seen.vendor_sku,
+        product_class = seen.product_class, is_inactive = seen.is_inactive, is_gone = false
 when not matched then
-    insert (product_id, identifier, description, product_class, is_inactive)
-    values (seen.product_id, seen.identifier, seen.description, seen.product_class, seen.is_inactive);
+    insert (product_id, identifier, description, vendor_sku, product_class, is_inactive)
+    values (seen.product_id, seen.identifier, seen.description, seen.vendor_sku, seen.product_class, seen.is_inactive);
 
 update mapping.product as known set is_gone = true
 where
@@ -190,3 +193,5 @@ where not exists (select from mapping.organization_mapping as mapped where mappe
 insert into mapping.contract_mapping (contract_id)
 select contract_id from mapping.contract as known
 where not exists (select from mapping.contract_mapping as mapped where mapped.contract_id = known.contract_id);
+
+select mapping.log_reference_changes();

@@ -136,6 +136,7 @@ create table staging.product (
     product_id integer not null,
     identifier text,
     description text,
+    vendor_sku text,
     product_class text,
     is_inactive boolean not null default false,
     primary key (extract_id, product_id)

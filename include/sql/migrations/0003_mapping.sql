@@ -71,6 +71,7 @@ create table mapping.product (
     product_id integer primary key,
     identifier text,
     description text,
+    vendor_sku text,
     product_class text,
     is_inactive boolean not null default false,
     is_gone boolean not null default false,
