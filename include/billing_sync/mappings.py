@@ -6,9 +6,11 @@ suggestions.py proposes targets with evidence; selectors.py splits an organizati
 from __future__ import annotations
 
 import csv
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from psycopg import sql
@@ -100,7 +102,8 @@ TARGETS = {
         from mapping.company order by name, company_id
         """,
     "products": """
-        select product_id::text, identifier, description, vendor_sku, product_class, coalesce(unusable, 'usable') as status
+        select product_id::text, identifier, description, vendor_sku, product_class,
+            coalesce(unusable, 'usable') as status
         from mapping.product order by identifier, product_id
         """,
     "agreements": """
@@ -242,7 +245,11 @@ def read_mapping_file(path: Path, kind_name: str) -> pd.DataFrame:
         for number, row in zip(frame.index, frame.to_dict("records"), strict=True)
         for problem in _row_problems(kind, row)
     ]
-    keys = [kind.source_id, "billing_frequency"] if _has_variants(kind) and "billing_frequency" in frame else [kind.source_id]
+    keys = (
+        [kind.source_id, "billing_frequency"]
+        if _has_variants(kind) and "billing_frequency" in frame
+        else [kind.source_id]
+    )
     doubled = frame.loc[frame[keys].duplicated() & (frame[kind.source_id] != ""), kind.source_id]
     problems.extend(f"{kind.source_id} {name!r} stands in it twice" for name in doubled.unique())
     if problems:
@@ -250,7 +257,7 @@ def read_mapping_file(path: Path, kind_name: str) -> pd.DataFrame:
     return frame
 
 
-def _row_problems(kind: MappingKind, row: dict[str, str]) -> list[str]:
+def _row_problems(kind: MappingKind, row: dict[Hashable, Any]) -> list[str]:
     target = row[kind.target_id]
     found = []
     if not row[kind.source_id]:
@@ -367,7 +374,7 @@ def _refuse_unknown(connection: Connection, kind: MappingKind) -> None:
 
 
 def _refuse_unusable(connection: Connection, kind: MappingKind) -> None:
-    """A row that leaves an approval as it is may stay in the file: its lines are held, and no other row waits for it."""
+    """A row that leaves an approval as it is may stay in the file: its lines are held, no other row waits for it."""
     decided = sql.SQL(
         "select {source_id} as source_id, '' as billing_frequency, {target_id} as target_id from mapping.{table}"
         " where state = 'approved'"

@@ -71,7 +71,7 @@ def import_rules(connection: Connection, frame: pd.DataFrame, *, person: str) ->
 
     Rules count for lines not delivered yet, from the next run on. Returns how many charge types changed.
     """
-    changed = 0
+    changed: set[str] = set()
     try:
         with connection.transaction():
             connection.execute("select set_config('billing.user', %s, true)", [person])
@@ -95,16 +95,16 @@ def import_rules(connection: Connection, frame: pd.DataFrame, *, person: str) ->
                         "is_recurring": YES_NO[str(row["is_recurring"]).lower()],
                     },
                 )
-                changed += done.rowcount
+                changed.update([row["charge_type"]] * done.rowcount)
             if PRODUCT in frame:
-                _set_default_products(connection, frame)
+                changed.update(_set_default_products(connection, frame))
     except CheckViolation as error:
         raise ConfigurationError(f"Nothing was imported: {error.diag.message_primary}") from None
-    return changed
+    return len(changed)
 
 
-def _set_default_products(connection: Connection, frame: pd.DataFrame) -> int:
-    """Lines of these charge types that have no offer become these products. Returns how many charge types changed."""
+def _set_default_products(connection: Connection, frame: pd.DataFrame) -> list[str]:
+    """Lines of these charge types that have no offer become these products. Returns the charge types that changed."""
     given = [(row["charge_type"], int(row[PRODUCT]) if row[PRODUCT] else None) for row in frame.to_dict("records")]
     unusable = connection.execute(
         """
@@ -129,7 +129,8 @@ def _set_default_products(connection: Connection, frame: pd.DataFrame) -> int:
         update billing.charge_type as known set default_product_id = given.product_id, version = known.version + 1
         from unnest(%s::text[], %s::integer[]) as given (charge_type, product_id)
         where known.charge_type = given.charge_type and known.default_product_id is distinct from given.product_id
+        returning known.charge_type
         """,
         [[name for name, _ in given], [product for _, product in given]],
-    )
-    return done.rowcount
+    ).fetchall()
+    return [row[0] for row in done]

@@ -188,7 +188,7 @@ def _refuse_what_is_wrong(connection: Connection) -> None:
                     where (kept.organization_id, kept.kind, kept.source_id, kept.company_id)
                         = (given.organization_id, given.kind, given.source_id, given.company_id)
                 ),
-                format('company %s (%s) is %s: choose another one, or mend it in ConnectWise and run sync_reference_data',
+                format('company %s (%s) is %s: choose another, or mend it in ConnectWise and run sync_reference_data',
                     company.name, company.company_id, company.unusable)
             )
         ) as found (applies, problem)

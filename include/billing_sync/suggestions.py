@@ -1,7 +1,7 @@
-"""Suggestions with evidence: which company an organization may be, which product an offer. Nothing is applied by itself.
+"""Suggestions with evidence: which company an organization may be, which product an offer. Nothing applies itself.
 
-A guess that bills the wrong customer costs more than a mapping that a person makes. So every candidate is listed with all
-that speaks for it, best first, and a person approves one (`mappings suggest`, then `mappings import`).
+A guess that bills the wrong customer costs more than a mapping that a person makes. So every candidate is listed with
+all that speaks for it, best first, and a person approves one (`mappings suggest`, then `mappings import`).
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def suggestions_frame(kind_name: str, suggestions: Iterable[Suggestion]) -> pd.D
     return not_formulas(pd.DataFrame(rows, columns=columns, dtype="str").fillna(""))
 
 
-# -- names and numbers made comparable -----------------------------------------------------------------------------------
+# -- names and numbers made comparable ---------------------------------------------------------------------------------
 
 
 def plain_words(name: str) -> str:
@@ -177,7 +177,7 @@ def _vat_parts(number: str | None) -> tuple[str, str] | None:
     return match[1] or "", match[2]
 
 
-# -- what speaks for whom --------------------------------------------------------------------------------------------------
+# -- what speaks for whom ----------------------------------------------------------------------------------------------
 
 
 def _index_of(targets: list[Target], target_words: list[str]) -> _Index:
@@ -213,7 +213,9 @@ def _exact_evidence(source: _Source, words: str, targets: list[Target], index: _
         found[number].append(Evidence(Strength.EXACT_NAME, "same name"))
     for number in index.by_words.get(words, ()) if words else ():
         if not any(one.strength == Strength.EXACT_NAME for one in found.get(number, ())):
-            found[number].append(Evidence(Strength.SAME_WORDS, "same name but for case, accents, punctuation, legal form"))
+            found[number].append(
+                Evidence(Strength.SAME_WORDS, "same name but for case, accents, punctuation, legal form")
+            )
     return found
 
 
@@ -231,7 +233,7 @@ def _rank(candidate: Candidate) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-# -- reading ---------------------------------------------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 def _organizations(connection: Connection, *, decided: bool) -> list[_Source]:

@@ -1009,5 +1009,6 @@ class Dataset:
                     "offer_name": offer.name,
                     "product_id": self.product_ids[offer.id],
                     "product_identifier": offer.sku,
-                    "state": "approved",
+                    # An import refuses to approve what cannot be an Addition: it stays undecided.
+                    "state": "" if offer.inactive or offer.product_class == "Bundle" else "approved",
                 }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from pipeline import OCT, Pipeline, recurring
+from pipeline import OCT, Pipeline, check, one_time, recurring
 
 from billing_sync.errors import ConfigurationError
 from billing_sync.mappings import KINDS, ImportResult, export_mappings, import_mappings, read_mapping_file
+
+Run = Callable[..., tuple[int, str]]
 
 
 def mapped(pipeline: Pipeline, kind: str) -> list[tuple[object, ...]]:
@@ -162,3 +165,193 @@ def test_ids_that_are_not_known_stop_the_whole_import(pipeline: Pipeline) -> Non
     assert mapped(pipeline, "organizations") == before
     with pytest.raises(ConfigurationError, match="There are no mappings of 'people'"):
         export_mappings(pipeline.connection, "people")
+
+
+# -- what may be approved ----------------------------------------------------------------------------------------------
+
+
+def one_row(kind: str, tmp_path: Path, **cells: str) -> pd.DataFrame:
+    path = tmp_path / "one.csv"
+    pd.DataFrame([cells]).to_csv(path, index=False)
+    return read_mapping_file(path, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells", "broken", "said"),
+    [
+        ("organizations", {"organization_id": "110001", "company_id": "202"},
+            "update mapping.company set is_deleted = true where company_id = 202", r"\(202\) is deleted"),
+        ("organizations", {"organization_id": "110001", "company_id": "202"},
+            "update mapping.company set is_gone = true where company_id = 202", r"\(202\) is gone"),
+        ("organizations", {"organization_id": "110001", "company_id": "202"},
+            "update mapping.company set status = 'Inactive' where company_id = 202", r"\(202\) is Inactive"),
+        ("offers", {"offer_id": "OF-1001", "product_id": "502"},
+            "update mapping.product set is_inactive = true where product_id = 502", r"\(502\) is inactive"),
+        ("offers", {"offer_id": "OF-1001", "product_id": "502"},
+            "update mapping.product set product_class = 'Bundle' where product_id = 502", r"\(502\) is a Bundle"),
+        ("offers", {"offer_id": "OF-1001", "product_id": "502", "billing_frequency": "Every 1 months"},
+            "update mapping.product set is_gone = true where product_id = 502", r"\(502\) is gone"),
+        ("contracts", {"contract_id": "CT-30001", "agreement_id": "1001"},
+            "update mapping.agreement set is_cancelled = true where agreement_id = 1001", r"\(1001\) is cancelled"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_billed_is_not_approved(
+    pipeline: Pipeline, tmp_path: Path, kind: str, cells: dict[str, str], broken: str, said: str
+) -> None:
+    pipeline.connection.execute(broken.encode())
+    before = mapped(pipeline, kind)
+    frame = one_row(kind, tmp_path, **cells, state="approved")
+
+    with pytest.raises(ConfigurationError, match=rf"Nothing was imported.* line 2: .*{said}.*Choose another"):
+        import_mappings(pipeline.connection, kind, frame, approve=True, person="Anna")
+
+    assert mapped(pipeline, kind) == before
+    import_mappings(pipeline.connection, kind, frame, approve=False, person="Anna")  # a proposal bills nothing
+    assert pipeline.value("select count(*) from mapping.offer_variant_mapping where state = 'approved'") == 0
+
+
+def test_an_old_approval_of_what_became_unusable_does_not_keep_others_from_being_imported(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    pipeline.connection.execute("update mapping.company set is_deleted = true where company_id = 201")
+    path = tmp_path / "m.csv"
+    frame = export_mappings(pipeline.connection, "organizations")
+    assert frame.set_index("company_id")["company_status"].to_dict()["201"] == "deleted"
+    frame.loc[frame["company_id"] == "202", "state"] = "excluded"
+    frame.to_csv(path, index=False)
+
+    import_mappings(
+        pipeline.connection, "organizations", read_mapping_file(path, "organizations"), approve=True, person="Anna"
+    )
+
+    assert [row[1:3] for row in mapped(pipeline, "organizations")][:2] == [(201, "approved"), (202, "excluded")]
+
+
+# -- offers: window, variants, recurring mode ------------------------------------------------------------------------------
+
+
+def offer_file(pipeline: Pipeline, path: Path, *arguments: str, run: Run) -> pd.DataFrame:
+    code, text = run(pipeline.dsn, "mappings", "export", "offers", str(path), *arguments)
+    assert code == 0, text
+    return pd.read_csv(path, dtype="str", keep_default_na=False).set_index(["offer_id", "billing_frequency"])
+
+
+def test_only_offers_of_the_window_are_exported_with_the_frequencies_they_had_in_it(
+    pipeline: Pipeline, tmp_path: Path, run: Run
+) -> None:
+    pipeline.connection.execute("update mapping.offer set last_invoiced_on = '2026-04-30'")
+    pipeline.connection.execute("update mapping.offer set last_invoiced_on = '2026-05-01' where offer_id = 'OF-1001'")
+    pipeline.connection.execute("delete from mapping.offer_frequency")
+    for frequency, day in (("Every 1 months", "2026-05-01"), ("Every 12 months", "2026-02-01")):
+        pipeline.connection.execute("insert into mapping.offer_frequency values ('OF-1001', %s, %s)", [frequency, day])
+
+    everything = offer_file(pipeline, tmp_path / "all.csv", run=run)
+    since = offer_file(pipeline, tmp_path / "since.csv", "--since", "2026-05", run=run)
+
+    assert len(everything) == pipeline.value("select count(*) from mapping.offer") > 3
+    assert everything.loc[("OF-1001", ""), "frequencies"] == "Every 1 months; Every 12 months"
+    assert list(since.index) == [("OF-1001", "")]
+    assert since.iloc[0]["frequencies"] == "Every 1 months"
+    assert "Only offers are listed" in run(
+        pipeline.dsn, "mappings", "export", "contracts", str(tmp_path / "x.csv"), "--since", "2026-05"
+    )[1]  # fmt: skip
+
+
+def test_monthly_and_yearly_of_one_offer_are_mapped_apart_by_a_line_each(
+    pipeline: Pipeline, tmp_path: Path, run: Run
+) -> None:
+    pipeline.connection.execute("insert into mapping.offer_frequency values ('OF-1001', 'Every 12 months', null)")
+    path = tmp_path / "offers.csv"
+    frame = offer_file(pipeline, path, run=run).reset_index()
+    frame = frame.loc[frame["offer_id"] == "OF-1001"]
+    yearly = frame.assign(billing_frequency="Every 12 months", product_id="502", recurring_mode="dated")
+    pd.concat([frame, yearly]).to_csv(path, index=False)
+
+    code, text = run(pipeline.dsn, "mappings", "import", "offers", str(path), "--approve", "--as", "Anna")
+
+    assert code == 0, text
+    assert pipeline.rows("select product_id, recurring_mode from mapping.offer_mapping where offer_id = 'OF-1001'") == [
+        (501, None)
+    ]
+    variant = "select billing_frequency, product_id, recurring_mode, state, decided_by from mapping.offer_variant_mapping"
+    assert pipeline.rows(variant) == [("Every 12 months", 502, "dated", "approved", "Anna")]
+    exported = offer_file(pipeline, path, run=run)
+    assert exported.loc[("OF-1001", "Every 12 months"), ["product_id", "recurring_mode", "state"]].tolist() == [
+        "502", "dated", "approved",
+    ]  # fmt: skip
+    changes = pipeline.value("select count(*) from audit.change")
+    assert run(pipeline.dsn, "mappings", "import", "offers", str(path), "--approve", "--as", "Bob")[0] == 0
+    assert pipeline.value("select count(*) from audit.change") == changes
+    # Yearly lines become the other product, and the money is right.
+    pipeline.bill(OCT, recurring("m", OCT, 2, "3.00"))
+    pipeline.bill(OCT, recurring("y", OCT, 1, "90.00", billingFrequency="Every 12 months"))
+    pipeline.night(OCT)
+    assert {one["product"]["id"]: one["extPrice"] for one in pipeline.additions()} == {501: 6, 502: 90}
+    check(pipeline.sandbox)
+
+
+def test_a_file_without_recurring_mode_leaves_it_as_it_is(pipeline: Pipeline, tmp_path: Path) -> None:
+    pipeline.connection.execute("update mapping.offer_mapping set recurring_mode = 'dated' where offer_id = 'OF-1001'")
+    for cells, mode in (({"note": "x"}, "dated"), ({"recurring_mode": ""}, None), ({"recurring_mode": "dated"}, "dated")):
+        frame = one_row("offers", tmp_path, offer_id="OF-1001", product_id="501", state="approved", **cells)
+        import_mappings(pipeline.connection, "offers", frame, approve=True, person="Anna")
+        assert pipeline.value("select recurring_mode from mapping.offer_mapping where offer_id = 'OF-1001'") == mode
+
+
+def test_a_recurring_mode_or_frequency_with_a_typing_error_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:
+    row = {"offer_id": "OF-1001", "product_id": "501", "state": "approved"}
+    with pytest.raises(ConfigurationError, match="line 2: recurring_mode 'weekly' is neither persistent nor dated"):
+        one_row("offers", tmp_path, **row, recurring_mode="weekly")
+    frame = one_row("offers", tmp_path, **row, billing_frequency="Every 1 mnths")
+    with pytest.raises(ConfigurationError, match=r"line 2: Every 1 mnths\. Known: .*Every 1 months"):
+        import_mappings(pipeline.connection, "offers", frame, approve=True, person="Anna")
+    assert pipeline.value("select count(*) from mapping.offer_variant_mapping") == 0
+
+
+# -- targets and default products ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("targets", ["companies", "products", "agreements"])
+def test_the_lists_to_pick_from_say_what_cannot_be_picked(
+    pipeline: Pipeline, tmp_path: Path, run: Run, targets: str
+) -> None:
+    table = {"companies": "company", "products": "product", "agreements": "agreement"}[targets]
+    pipeline.connection.execute(f"update mapping.{table} set is_gone = true where {table}_id in (201, 501, 1001)".encode())
+    path = tmp_path / "t.csv"
+
+    code, text = run(pipeline.dsn, "mappings", "targets", targets, str(path))
+
+    assert code == 0, text
+    frame = pd.read_csv(path, dtype="str")
+    assert len(frame) == pipeline.value(f"select count(*) from mapping.{table}") > 3
+    gone = frame.loc[frame["status"] == "gone", f"{table}_id"]
+    assert gone.tolist() == [{"companies": "201", "products": "501", "agreements": "1001"}[targets]]
+    assert run(pipeline.dsn, "mappings", "targets", "people", str(path))[0] == 1
+
+
+def test_a_charge_type_gets_a_default_product_by_the_rules_file(pipeline: Pipeline, tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "rules.csv"
+    assert run(pipeline.dsn, "rules", "export", str(path))[0] == 0
+    frame = pd.read_csv(path, dtype="str", keep_default_na=False)
+    assert set(frame["default_product_id"]) == {""}
+    frame.loc[frame["charge_type"] == "UserCorrection", "default_product_id"] = "602"
+    frame.to_csv(path, index=False)
+    custom = one_time("custom", OCT, 1, "-7.00", chargeType="UserCorrection", offerId=None, offerName=None)
+    pipeline.bill(OCT, custom)
+    pipeline.night(OCT)
+    assert list(pipeline.held()) == ["offer_missing"]
+
+    code, text = run(pipeline.dsn, "rules", "import", str(path), "--as", "Anna")
+
+    assert (code, "1 changed" in text) == (0, True), text
+    assert "0 changed" in run(pipeline.dsn, "rules", "import", str(path))[1]
+    pipeline.night(OCT)
+    assert pipeline.the_addition()["product"]["id"] == 602
+    check(pipeline.sandbox)
+    for product, said in (("9999", "product 9999 is not known"), ("x", "'x' is not a ConnectWise id")):
+        frame.loc[frame["charge_type"] == "ItemFee", "default_product_id"] = product
+        frame.to_csv(path, index=False)
+        code, text = run(pipeline.dsn, "rules", "import", str(path))
+        assert (code, said in text) == (1, True), text
+    frame.drop(columns="default_product_id").to_csv(path, index=False)
+    assert "0 changed" in run(pipeline.dsn, "rules", "import", str(path))[1]

@@ -30,9 +30,10 @@ using (
     select
         line.line_id,
         case
-            when organization_mapping.state is distinct from 'approved' then null
-            when with_selectors.organization_id is null then organization_mapping.company_id
-            when cardinality(claimed.company_ids) = 1 then claimed.company_ids[1]
+            when organization_mapping.state = 'approved' and with_selectors.organization_id is null
+                then organization_mapping.company_id
+            when organization_mapping.state = 'approved' and cardinality(claimed.company_ids) = 1
+                then claimed.company_ids[1]
         end as company_id,
         coalesce(claimed.company_ids, '{}') as company_candidates,
         coalesce(
