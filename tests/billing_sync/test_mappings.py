@@ -273,7 +273,9 @@ def test_monthly_and_yearly_of_one_offer_are_mapped_apart_by_a_line_each(
     assert pipeline.rows("select product_id, recurring_mode from mapping.offer_mapping where offer_id = 'OF-1001'") == [
         (501, None)
     ]
-    variant = "select billing_frequency, product_id, recurring_mode, state, decided_by from mapping.offer_variant_mapping"
+    variant = (
+        "select billing_frequency, product_id, recurring_mode, state, decided_by from mapping.offer_variant_mapping"
+    )
     assert pipeline.rows(variant) == [("Every 12 months", 502, "dated", "approved", "Anna")]
     exported = offer_file(pipeline, path, run=run)
     assert exported.loc[("OF-1001", "Every 12 months"), ["product_id", "recurring_mode", "state"]].tolist() == [
@@ -292,7 +294,11 @@ def test_monthly_and_yearly_of_one_offer_are_mapped_apart_by_a_line_each(
 
 def test_a_file_without_recurring_mode_leaves_it_as_it_is(pipeline: Pipeline, tmp_path: Path) -> None:
     pipeline.connection.execute("update mapping.offer_mapping set recurring_mode = 'dated' where offer_id = 'OF-1001'")
-    for cells, mode in (({"note": "x"}, "dated"), ({"recurring_mode": ""}, None), ({"recurring_mode": "dated"}, "dated")):
+    for cells, mode in (
+        ({"note": "x"}, "dated"),
+        ({"recurring_mode": ""}, None),
+        ({"recurring_mode": "dated"}, "dated"),
+    ):
         frame = one_row("offers", tmp_path, offer_id="OF-1001", product_id="501", state="approved", **cells)
         import_mappings(pipeline.connection, "offers", frame, approve=True, person="Anna")
         assert pipeline.value("select recurring_mode from mapping.offer_mapping where offer_id = 'OF-1001'") == mode
@@ -316,7 +322,9 @@ def test_the_lists_to_pick_from_say_what_cannot_be_picked(
     pipeline: Pipeline, tmp_path: Path, run: Run, targets: str
 ) -> None:
     table = {"companies": "company", "products": "product", "agreements": "agreement"}[targets]
-    pipeline.connection.execute(f"update mapping.{table} set is_gone = true where {table}_id in (201, 501, 1001)".encode())
+    pipeline.connection.execute(
+        f"update mapping.{table} set is_gone = true where {table}_id in (201, 501, 1001)".encode()
+    )
     path = tmp_path / "t.csv"
 
     code, text = run(pipeline.dsn, "mappings", "targets", targets, str(path))
