@@ -96,6 +96,9 @@ def billing_flow(period_rule: str) -> None:
     resolve_agreements = sql_step("resolve_agreements", "billing/resolve_agreements.sql", "Agreement of each line.")
     apply_rules = sql_step("apply_rules", "billing/apply_rules.sql", "Dates, price and description, to the cent.")
     hold_lines = sql_step("hold_lines", "billing/hold_lines.sql", "Deliver, hold with all reasons, or exclude.")
+    bound_agreements = sql_step(
+        "bound_agreements", "billing/bound_agreements.sql", "Too many agreements to create are parked."
+    )
     bound_amounts = sql_step("bound_amounts", "billing/bound_amounts.sql", "Unusual amounts are parked for a person.")
     group_lines = sql_step("group_lines", "billing/group_lines.sql", "Which Addition carries which lines.")
     bound_additions = sql_step(
@@ -120,6 +123,7 @@ def billing_flow(period_rule: str) -> None:
         resolve_agreements,
         apply_rules,
         hold_lines,
+        bound_agreements,
         bound_amounts,
         group_lines,
         bound_additions,

@@ -187,6 +187,12 @@ class ConnectWise:
     def agreements(self) -> Iterator[Page]:
         return self._pages("/finance/agreements", "agreements", is_reference=True)
 
+    def agreements_of(self, company_id: int) -> Iterator[Page]:
+        """All agreements of a company."""
+        return self._pages(
+            "/finance/agreements", f"agreements of company {company_id}", conditions=f"company/id = {company_id:d}"
+        )
+
     def agreement(self, agreement_id: int) -> Record | None:
         """One agreement; None if there is none of that id."""
         return self._one(f"/finance/agreements/{agreement_id:d}", f"agreement {agreement_id}")
@@ -202,6 +208,14 @@ class ConnectWise:
         return self._one(path, f"Addition {addition_id} of agreement {agreement_id}")
 
     # -- writing ---------------------------------------------------------------------------------------------------
+
+    def create_agreement(self, body: Mapping[str, Any], *, note: Callable[[], None] | None = None) -> Record:
+        """POST an agreement, once. Returns the record as stored, its id included.
+
+        note: as for create_addition. Raises WriteRefusedError, WriteOutcomeUnknownError, or ConfigurationError if this
+        client is read-only.
+        """
+        return self._write("POST", "/finance/agreements", dict(body), f"new agreement {shorten(str(body['name']))}", note)
 
     def create_addition(
         self, agreement_id: int, body: Mapping[str, Any], *, note: Callable[[], None] | None = None
@@ -253,15 +267,25 @@ class ConnectWise:
     # -- how reading works -----------------------------------------------------------------------------------------
 
     def _pages(
-        self, path: str, what: str, *, absent_is_empty: bool = False, is_reference: bool = False
+        self,
+        path: str,
+        what: str,
+        *,
+        absent_is_empty: bool = False,
+        is_reference: bool = False,
+        conditions: str | None = None,
     ) -> Iterator[Page]:
         """All pages, forward-only where the server knows that: it goes by id, so that a record created or deleted
         meanwhile moves no other one to a page already read. A server that does not know it pages by number. Either
         way the Link header says which page is next, and its absence that there is none.
 
+        conditions: numeric ids only; how ConnectWise escapes texts in them is not documented.
         is_reference: no money in it. A record that cannot be read is left to `extract`, instead of stopping the night.
         """
-        params: dict[str, str | int] = {"pageSize": self._page_size}
+        every: dict[str, str | int] = {"pageSize": self._page_size}
+        if conditions is not None:
+            every["conditions"] = conditions
+        params = every
         asked: set[tuple[str, str]] = set()
         number = 0
         while True:
@@ -284,7 +308,7 @@ class ConnectWise:
             if following in asked:
                 raise TemporaryError(f"ConnectWise, {place}: the next page is one that was read already. Run again.")
             asked.add(following)
-            params = {"pageSize": self._page_size, following[0]: following[1]}
+            params = {**every, following[0]: following[1]}
 
     def _next(self, answer: Answer) -> tuple[str, str] | None:
         """("page" or "pageId", value) of the next page by the Link header, or None on the last.

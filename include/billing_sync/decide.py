@@ -17,6 +17,7 @@ MAP_LINES = "billing/map_lines.sql"
 RESOLVE_AGREEMENTS = "billing/resolve_agreements.sql"
 APPLY_RULES = "billing/apply_rules.sql"
 HOLD_LINES = "billing/hold_lines.sql"
+BOUND_AGREEMENTS = "billing/bound_agreements.sql"
 BOUND_AMOUNTS = "billing/bound_amounts.sql"
 GROUP_LINES = "billing/group_lines.sql"
 BOUND_ADDITIONS = "billing/bound_additions.sql"
@@ -32,6 +33,7 @@ STEPS = (
     RESOLVE_AGREEMENTS,
     APPLY_RULES,
     HOLD_LINES,
+    BOUND_AGREEMENTS,
     BOUND_AMOUNTS,
     GROUP_LINES,
     BOUND_ADDITIONS,

@@ -25,6 +25,7 @@ from psycopg.rows import dict_row
 
 from billing_sync.claim import Claim, hold_claim
 from billing_sync.connectwise import ConnectWise, Record, api_date
+from billing_sync.create_agreements import AgreementCreator
 from billing_sync.db import Connection
 from billing_sync.errors import (
     AuthenticationError,
@@ -34,6 +35,7 @@ from billing_sync.errors import (
     MarkerLostError,
     PausedError,
     PermanentError,
+    SourceDataError,
     TemporaryError,
     WriteOutcomeUnknownError,
     WriteRefusedError,
@@ -63,6 +65,7 @@ class DeliveryCounts:
     skipped: int = 0
     in_doubt: int = 0
     neutralised: int = 0
+    agreements: int = 0
     writes: int = 0
 
     def __add__(self, other: DeliveryCounts) -> DeliveryCounts:
@@ -71,6 +74,15 @@ class DeliveryCounts:
     def as_dict(self) -> dict[str, int]:
         """For logs and XCom."""
         return asdict(self)
+
+
+def _day_as_text(value: object) -> str | None:
+    """A date of ConnectWise as the plan keeps it; one that cannot be read stays as it is, and so differs."""
+    try:
+        day = api_date(value)
+    except SourceDataError:
+        return str(value)
+    return None if day is None else day.isoformat()
 
 
 class Deliverer:
@@ -113,8 +125,7 @@ class Deliverer:
             """,
             [self._plan_id, shard, shard, shard],
         )
-        failures = []
-        is_temporary = False
+        failures, is_temporary = self._create_agreements(shard)
         for number, row in enumerate(agreements, start=1):
             try:
                 self._deliver_agreement(row["agreement_id"])
@@ -129,11 +140,35 @@ class Deliverer:
             if number % 25 == 0 or number == len(agreements):
                 log.info("shard %s: %s of %s agreements, %s", shard, number, len(agreements), self.counts)
         if failures:
-            summary = f"{len(failures)} of {len(agreements)} agreements are not finished. " + "; ".join(failures[:5])
+            summary = f"{len(failures)} agreements are not finished. " + "; ".join(failures[:5])
             if is_temporary:
                 raise TemporaryError(f"{summary} Trying again resumes them.")
             raise ConfigurationError(summary)
         return self.counts
+
+    def _create_agreements(self, shard: int) -> tuple[list[str], bool]:
+        """Create the agreements of the shard's companies. Returns failures in words, and whether a try may mend any."""
+        failures, is_temporary = [], False
+        creator = AgreementCreator(self._db, self._connectwise, self._plan_id, self._worker)
+        try:
+            for company_id in creator.companies(shard):
+                try:
+                    creator.create(company_id)
+                except (AuthenticationError, MarkerLostError, psycopg.OperationalError):
+                    raise
+                except Exception as error:  # noqa: BLE001  (the other companies do not wait for it)
+                    if isinstance(error, PausedError) and error.company_id is None:
+                        raise
+                    place = f"new agreement of company {company_id}"
+                    if isinstance(error, PausedError):  # held as customer_paused from the next run on
+                        log.warning("%s: %s", place, error)
+                        continue
+                    failures.append(f"{place}: {self._words(error, place)}")
+                    is_temporary = is_temporary or not isinstance(error, PermanentError)
+        finally:
+            self.counts.agreements += creator.created
+            self.counts.writes += creator.writes
+        return failures, is_temporary
 
     @staticmethod
     def _words(error: Exception, place: str) -> str:
@@ -196,11 +231,8 @@ class Deliverer:
             """
             select
                 item.*,
-                item.payload_hash = encode(sha256(convert_to(item.payload::text, 'UTF8')), 'hex') as is_sealed,
-                known.currency,
-                known.billing_cycle_id
+                item.payload_hash = encode(sha256(convert_to(item.payload::text, 'UTF8')), 'hex') as is_sealed
             from delivery.plan_item as item
-            join mapping.agreement as known using (agreement_id)
             where item.plan_id = %s and item.agreement_id = %s and item.state = 'pending'
             order by item.plan_item_id
             """,
@@ -469,14 +501,19 @@ class Deliverer:
             "proration": bool(agreement.get("prorateFlag")),
             "currency": (agreement.get("currency") or {}).get("currencyCode"),
             "billing cycle": (agreement.get("billingCycle") or {}).get("id"),
+            "billing start": _day_as_text(agreement.get("billStartDate")),
+            "end": _day_as_text(agreement.get("endDate")),
         }
+        terms = item["agreement_terms"]
         planned = {
             "status": "Active",
             "company": item["company_id"],
             "next invoice date": item["next_invoice_date"],
             "proration": False,  # a line of an agreement that prorates is held, not planned
-            "currency": item["currency"],
-            "billing cycle": item["billing_cycle_id"],
+            "currency": terms["currency"],
+            "billing cycle": terms["billing_cycle_id"],
+            "billing start": terms["bill_start_date"],
+            "end": terms["end_date"],
         }
         return ", ".join(f"{name} is {now[name]}, was {planned[name]}" for name in now if now[name] != planned[name])
 
@@ -486,8 +523,7 @@ class Deliverer:
             select
                 addition.*,
                 item.next_invoice_date,
-                known.currency,
-                known.billing_cycle_id,
+                item.agreement_terms,
                 exists (
                     select from delivery.attempt where attempt.delivery_key = addition.delivery_key
                 ) as was_attempted,
@@ -497,7 +533,6 @@ class Deliverer:
                 ) as is_sent
             from delivery.addition
             join delivery.plan_item as item using (plan_id, delivery_key)
-            join mapping.agreement as known on known.agreement_id = addition.agreement_id
             where addition.agreement_id = %s and addition.state in ('intended', 'created', 'active', 'updating')
             order by addition.intended_at, addition.delivery_key
             """,

@@ -74,12 +74,21 @@ def approve_automatically(connection: Connection, run_id: int) -> bool:
 
 def _only_resumes(connection: Connection, plan_id: int) -> bool:
     """Whether a plan adds nothing to what was approved before, and of that something is not finished yet."""
-    has_items = connection.execute("select from delivery.plan_item where plan_id = %s limit 1", [plan_id]).fetchone()
+    has_items = connection.execute(
+        """
+        select from delivery.plan_item where plan_id = %(plan_id)s
+        union all select from delivery.plan_agreement where plan_id = %(plan_id)s limit 1
+        """,
+        {"plan_id": plan_id},
+    ).fetchone()
     return has_items is None and bool(shards_to_deliver(connection, plan_id))
 
 
 def shards_to_deliver(connection: Connection, plan_id: int) -> list[int]:
-    """Shards (agreement id modulo 8) with pending items of the plan or with Additions that an earlier run left open."""
+    """Shards (agreement id modulo 8) with pending items of the plan or with Additions that an earlier run left open.
+
+    An agreement to create has no id yet: its shard is its company's.
+    """
     rows = connection.execute(
         """
         select shard from delivery.plan_item where plan_id = %s and state = 'pending'
@@ -88,9 +97,13 @@ def shards_to_deliver(connection: Connection, plan_id: int) -> list[int]:
         where state in ('intended', 'created', 'active', 'updating')
         union
         select delivery.shard_of(agreement_id) from delivery.orphan where neutralised_at is null
+        union
+        select delivery.shard_of(company_id) from delivery.plan_agreement where plan_id = %s and state = 'pending'
+        union
+        select delivery.shard_of(company_id) from delivery.new_agreement where state = 'intended'
         order by 1
         """,
-        [plan_id],
+        [plan_id, plan_id],
     )
     return [int(row[0]) for row in rows.fetchall()]
 
@@ -100,23 +113,25 @@ def say_awaiting_approval(connection: Connection, run_id: int) -> str:
     plan_id = plan_of_run(connection, run_id)
     row = connection.execute(
         """
-        select plan.is_dry_run, plan.state, count(item.plan_item_id), coalesce(sum(item.amount), 0.00)
+        select plan.is_dry_run, plan.state, count(item.plan_item_id), coalesce(sum(item.amount), 0.00),
+            (select count(*) from delivery.plan_agreement as new where new.plan_id = plan.plan_id)
         from delivery.plan as plan left join delivery.plan_item as item using (plan_id)
-        where plan.plan_id = %s group by 1, 2
+        where plan.plan_id = %s group by plan.plan_id
         """,
         [plan_id],
     ).fetchone()
     assert row is not None
-    is_dry_run, state, additions, amount = row
+    is_dry_run, state, additions, amount, agreements = row
+    what = f"{additions} Additions worth {amount}" + (f" and {agreements} new agreements" if agreements else "")
     if state == "superseded":
         message = f"Plan {plan_id} gave way to another run's plan. The next run plans what only this one spoke of."
     elif is_dry_run:
-        message = f"Dry run: plan {plan_id} would write {additions} Additions worth {amount}. It can never be applied."
-    elif not additions:
+        message = f"Dry run: plan {plan_id} would write {what}. It can never be applied."
+    elif not additions and not agreements:
         message = f"Plan {plan_id} has nothing to write."
     else:
         message = (
-            f"Plan {plan_id} waits for approval: {additions} Additions worth {amount}. "
+            f"Plan {plan_id} waits for approval: {what}. "
             f"Approve it (python -m billing_sync plan approve {plan_id}), then trigger apply_plan."
         )
     message += why_parked(connection, plan_id)

@@ -42,6 +42,9 @@ _YEARS = range(2000, 2101)  # .NET writes an unset date as 0001-01-01
 _DATE = re.compile(r"(\d{4}-\d{2}-\d{2})(?:T00:00:00(?:\.0+)?(?:Z|\+00:00)?)?")
 
 
+_MARKER = re.compile(r"\baxs-[a-z0-9]{1,12}-[0-9a-f]{32}\b")  # delivery.marker_for
+
+
 @dataclass(frozen=True)
 class Expected:
     """What a field has to be, in words for a person. is_id: a shortened or mended value would be another one."""
@@ -113,6 +116,12 @@ def _flag(value: Any) -> bool:
     raise ValueError("neither true nor false")
 
 
+def marker_in_notes(notes: Any) -> str | None:
+    """Our marker in an agreement's internal notes, which people write into, too; None if there is none."""
+    found = _MARKER.search(notes) if isinstance(notes, str) else None
+    return found[0] if found else None
+
+
 _NO_NUL = r"^[^\x00]*$"
 
 Id = Annotated[
@@ -136,6 +145,7 @@ SmallId = Annotated[int, PlainValidator(_small), Expected("a whole number")]
 Date = Annotated[date, PlainValidator(_date), Expected("a date like 2026-05-01")]
 Amount = Annotated[Decimal, PlainValidator(_decimal(2)), Expected("an amount of at most 2 decimals")]
 Number = Annotated[Decimal, PlainValidator(_decimal(12)), Expected("a number of at most 12 decimals")]
+AgreementMarker = Annotated[str | None, PlainValidator(marker_in_notes), Expected("a text")]
 Flag = Annotated[bool, PlainValidator(_flag), Expected("true or false")]
 
 _TEXT_LIMITS = {Id: 200, Text: 1000, LongText: 10_000, Currency: 3}
@@ -228,6 +238,7 @@ class Company(TypedDict):
     is_deleted: Flag
     tax_identifier: Text | None
     currency: Currency | None
+    default_contact_id: SmallId | None
 
 
 class Product(TypedDict):
@@ -243,6 +254,8 @@ class AgreementType(TypedDict):
     agreement_type_id: SmallId
     name: Text | None
     is_inactive: Flag
+    billing_cycle_id: SmallId | None
+    invoicing_cycle: Text | None
 
 
 class BillingCycle(TypedDict):
@@ -266,6 +279,7 @@ class Agreement(TypedDict):
     end_date: Date | None
     bill_start_date: Date | None
     next_invoice_date: Date | None
+    marker: AgreementMarker | None
 
 
 class Addition(TypedDict):
@@ -514,12 +528,15 @@ COMPANY = Shape(
         "status": "status/name",
         "is_deleted": "deletedFlag",
         "currency": "currency/currencyCode",
+        "default_contact_id": "defaultContact/id",
     },
     {"is_deleted": False},
 )
 PRODUCT = Shape(Product, {"product_id": "id", "is_inactive": "inactiveFlag"}, {"is_inactive": False})
 AGREEMENT_TYPE = Shape(
-    AgreementType, {"agreement_type_id": "id", "is_inactive": "inactiveFlag"}, {"is_inactive": False}
+    AgreementType,
+    {"agreement_type_id": "id", "is_inactive": "inactiveFlag", "billing_cycle_id": "billingCycle/id"},
+    {"is_inactive": False},
 )
 BILLING_CYCLE = Shape(BillingCycle, {"billing_cycle_id": "id", "billing_option": "billingOptions"})
 AGREEMENT = Shape(
@@ -532,6 +549,7 @@ AGREEMENT = Shape(
         "billing_cycle_id": "billingCycle/id",
         "currency": "currency/currencyCode",
         "prorates": "prorateFlag",
+        "marker": "internalNotes",
     },
     {"is_cancelled": False, "prorates": False},
 )

@@ -98,6 +98,8 @@ def finish_run(connection: Connection, run_id: int, *, is_failed: bool = False) 
                 plan.run_id = %s and plan.state = 'approved'
                 and not exists (
                     select from delivery.plan_item as item where item.plan_id = plan.plan_id and item.state = 'pending'
+                    union all
+                    select from delivery.plan_agreement as new where new.plan_id = plan.plan_id and new.state = 'pending'
                 )
             """,
             [run_id],
@@ -117,6 +119,9 @@ def finish_run(connection: Connection, run_id: int, *, is_failed: bool = False) 
                             plan.run_id = run.run_id and plan.state = 'proposed' and not plan.is_dry_run
                             and (
                                 exists (select from delivery.plan_item as item where item.plan_id = plan.plan_id)
+                                or exists (
+                                    select from delivery.plan_agreement as new where new.plan_id = plan.plan_id
+                                )
                                 or exists (select from delivery.plan_bound as bound where bound.plan_id = plan.plan_id)
                             )
                     ) then 'awaiting_approval'

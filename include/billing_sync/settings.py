@@ -71,10 +71,19 @@ def _name(text: str) -> str:
     return text.strip()
 
 
+def _agreement_name(text: str) -> str:
+    bare = text.replace("{type}", "").replace("{company}", "")
+    if not text.strip() or len(text) > 100 or "{" in bare or "}" in bare or not bare.isprintable():
+        raise ValueError("a text of at most 100 characters in which {type} and {company} may stand")
+    return text.strip()
+
+
 PARSERS: dict[str, Callable[[str], Any]] = {
     "environment": _environment,
     "accepted_statuses": _words,
     "default_agreement_type": _name,
+    "create_agreements": _switch,
+    "new_agreement_name": _agreement_name,
     "automated_daily_sync": _switch,
     "recurring_mode": _one_of("persistent", "dated"),
     "unit_price_decimals": _whole_number(2, 6),
@@ -91,6 +100,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "requests_per_minute": _whole_number(1, 100_000),
     "staging_retention_days": _whole_number(1, 3650),
     "bound_additions_per_agreement": _bound(1_000_000),
+    "bound_new_agreements": _bound(1_000_000),
     "bound_amount_per_line": _bound(999_999_999),
     "bound_customer_factor": _bound(1000),
     "bound_customer_minimum": _whole_number(0, 999_999_999),

@@ -152,6 +152,8 @@ class FakeConnectWise:
             "prorateFlag": row["prorates"],
             "currency": {"currencyCode": row["currency"]},
             "billingCycle": {"id": row["billing_cycle_id"]},
+            "billStartDate": f"{row['bill_start_date']}T00:00:00Z" if row["bill_start_date"] else None,
+            "endDate": f"{row['end_date']}T00:00:00Z" if row["end_date"] else "",
             **self.agreement_says,
         }
 

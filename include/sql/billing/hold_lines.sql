@@ -52,6 +52,9 @@ left join mapping.offer_variant_mapping as variant
     and variant.billing_frequency = line.billing_frequency
     and variant.decided_by is not null
 left join billing.override as override on override.line_id = line.line_id
+left join billing.agreement_draft as draft
+    on draft.company_id = decision.company_id
+    and decision.agreement_id is null and cardinality(decision.agreement_candidates) = 0
 left join lateral (
     select * from delivery.pause as active
     where active.company_id = decision.company_id and active.ended_at is null
@@ -122,8 +125,16 @@ cross join lateral (values
     ('offer_unmapped', decision.product_id is null and line.offer_id is not null, format('%s (%s)', line.offer_name, line.offer_id)),
     ('product_not_usable', product.unusable is not null, format('product %s is %s', product.identifier, product.unusable)),
     ('no_agreement',
-        decision.company_id is not null and decision.agreement_id is null and cardinality(decision.agreement_candidates) = 0,
-        format('company %s has no active agreement of type %s', company.name, setting.default_agreement_type)),
+        decision.company_id is not null and decision.agreement_id is null and cardinality(decision.agreement_candidates) = 0
+        and not (draft.company_id is not null and draft.obstacle is null and line.currency is not distinct from draft.currency),
+        format('company %s has no active agreement of type %s', company.name, setting.default_agreement_type)
+        || case when draft.company_id is not null then '; none is created: ' || coalesce(
+            draft.obstacle, format('the company''s currency is %s, the line''s %s', draft.currency, line.currency)
+        ) else '' end),
+    -- The plan that creates it completes the detail.
+    ('agreement_to_create',
+        draft.obstacle is null and line.currency is not distinct from draft.currency and draft.company_id is not null,
+        format('agreement %s is to be created; its lines follow with the run after', draft.name)),
     ('ambiguous_agreement',
         decision.agreement_id is null and cardinality(decision.agreement_candidates) > 1,
         (select string_agg(format('%s (%s)', candidate.name, candidate.agreement_id), ', ' order by candidate.agreement_id)
@@ -204,7 +215,8 @@ where
 
 merge into billing.held_reason as known
 using found_reason on known.line_id = found_reason.line_id and known.reason_code = found_reason.reason_code
-when matched and known.detail <> found_reason.detail then update set detail = found_reason.detail
+when matched and known.detail <> found_reason.detail and known.reason_code <> 'agreement_to_create' then
+    update set detail = found_reason.detail
 when not matched then insert (line_id, reason_code, detail)
     values (found_reason.line_id, found_reason.reason_code, found_reason.detail);
 

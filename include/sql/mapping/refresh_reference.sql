@@ -85,14 +85,15 @@ using (
     select staged.* from staging.company as staged
     join staging.extract as feed using (extract_id) where feed.run_id = audit.current_run_id()
 ) as seen on known.company_id = seen.company_id
-when matched and (known.identifier, known.name, known.status, known.is_deleted, known.tax_identifier, known.currency, known.is_gone)
-    is distinct from (seen.identifier, seen.name, seen.status, seen.is_deleted, seen.tax_identifier, seen.currency, false) then
+when matched and (known.identifier, known.name, known.status, known.is_deleted, known.tax_identifier, known.currency, known.default_contact_id, known.is_gone)
+    is distinct from (seen.identifier, seen.name, seen.status, seen.is_deleted, seen.tax_identifier, seen.currency, seen.default_contact_id, false) then
     update set identifier = seen.identifier, name = seen.name, status = seen.status, is_deleted = seen.is_deleted,
-        tax_identifier = seen.tax_identifier, currency = seen.currency, is_gone = false
+        tax_identifier = seen.tax_identifier, currency = seen.currency, default_contact_id = seen.default_contact_id,
+        is_gone = false
 when not matched then
-    insert (company_id, identifier, name, status, is_deleted, tax_identifier, currency)
+    insert (company_id, identifier, name, status, is_deleted, tax_identifier, currency, default_contact_id)
     values (seen.company_id, seen.identifier, seen.name, seen.status, seen.is_deleted, seen.tax_identifier,
-        seen.currency);
+        seen.currency, seen.default_contact_id);
 
 update mapping.company as known set is_gone = true
 where
@@ -130,10 +131,13 @@ using (
     select staged.* from staging.agreement_type as staged
     join staging.extract as feed using (extract_id) where feed.run_id = audit.current_run_id()
 ) as seen on known.agreement_type_id = seen.agreement_type_id
-when matched and (known.name, known.is_inactive, known.is_gone) is distinct from (seen.name, seen.is_inactive, false) then
-    update set name = seen.name, is_inactive = seen.is_inactive, is_gone = false
+when matched and (known.name, known.is_inactive, known.billing_cycle_id, known.invoicing_cycle, known.is_gone)
+    is distinct from (seen.name, seen.is_inactive, seen.billing_cycle_id, seen.invoicing_cycle, false) then
+    update set name = seen.name, is_inactive = seen.is_inactive, billing_cycle_id = seen.billing_cycle_id,
+        invoicing_cycle = seen.invoicing_cycle, is_gone = false
 when not matched then
-    insert (agreement_type_id, name, is_inactive) values (seen.agreement_type_id, seen.name, seen.is_inactive);
+    insert (agreement_type_id, name, is_inactive, billing_cycle_id, invoicing_cycle)
+    values (seen.agreement_type_id, seen.name, seen.is_inactive, seen.billing_cycle_id, seen.invoicing_cycle);
 
 update mapping.agreement_type as known set is_gone = true
 where
@@ -161,21 +165,22 @@ using (
 ) as seen on known.agreement_id = seen.agreement_id
 when matched and (known.name, known.agreement_type_id, known.company_id, known.agreement_status, known.is_cancelled,
         known.billing_cycle_id, known.invoicing_cycle, known.currency, known.prorates, known.start_date, known.end_date,
-        known.bill_start_date, known.next_invoice_date, known.is_gone)
+        known.bill_start_date, known.next_invoice_date, known.marker, known.is_gone)
     is distinct from (seen.name, seen.agreement_type_id, seen.company_id, seen.agreement_status, seen.is_cancelled,
         seen.billing_cycle_id, seen.invoicing_cycle, seen.currency, seen.prorates, seen.start_date, seen.end_date,
-        seen.bill_start_date, seen.next_invoice_date, false) then
+        seen.bill_start_date, seen.next_invoice_date, seen.marker, false) then
     update set name = seen.name, agreement_type_id = seen.agreement_type_id, company_id = seen.company_id,
         agreement_status = seen.agreement_status, is_cancelled = seen.is_cancelled,
         billing_cycle_id = seen.billing_cycle_id, invoicing_cycle = seen.invoicing_cycle, currency = seen.currency,
         prorates = seen.prorates, start_date = seen.start_date, end_date = seen.end_date,
-        bill_start_date = seen.bill_start_date, next_invoice_date = seen.next_invoice_date, is_gone = false
+        bill_start_date = seen.bill_start_date, next_invoice_date = seen.next_invoice_date, marker = seen.marker,
+        is_gone = false
 when not matched then
     insert (agreement_id, name, agreement_type_id, company_id, agreement_status, is_cancelled, billing_cycle_id,
-        invoicing_cycle, currency, prorates, start_date, end_date, bill_start_date, next_invoice_date)
+        invoicing_cycle, currency, prorates, start_date, end_date, bill_start_date, next_invoice_date, marker)
     values (seen.agreement_id, seen.name, seen.agreement_type_id, seen.company_id, seen.agreement_status,
         seen.is_cancelled, seen.billing_cycle_id, seen.invoicing_cycle, seen.currency, seen.prorates, seen.start_date,
-        seen.end_date, seen.bill_start_date, seen.next_invoice_date);
+        seen.end_date, seen.bill_start_date, seen.next_invoice_date, seen.marker);
 
 update mapping.agreement as known set is_gone = true
 where

@@ -136,6 +136,8 @@ insert into billing.setting (setting_key, value, description) values
 ('environment', '"production"', 'Stands in every delivery key and marker, so that staging and production never adopt each other''s Additions. At most 12 lower-case letters and digits.'),
 ('accepted_statuses', '["Verified", "Issued", "Paid"]', 'Invoice statuses that are billed: reached Verified. Verified moves on to Issued or Paid at any time.'),
 ('default_agreement_type', null, 'Name of the ConnectWise Agreement Type whose active agreement takes the lines of a company. Nothing runs without it.'),
+('create_agreements', 'false', 'On: a company without any agreement of the default Agreement Type gets one, as part of a plan. Off: its lines are held as no_agreement.'),
+('new_agreement_name', '"{type} {company}"', 'Name of an agreement that a plan creates; {type} and {company} stand for the names of both. Cut to 100 characters.'),
 ('automated_daily_sync', 'false', 'On: a plan is approved by itself and delivered. Off: it waits for a person.'),
 ('recurring_mode', '"persistent"', 'persistent: one Addition per subscription, prolonged each month. dated: one Addition per line.'),
 ('unit_price_decimals', '4', 'How many decimals of a unit price ConnectWise keeps (2 to 6).'),

@@ -127,6 +127,7 @@ create table staging.company (
     is_deleted boolean not null default false,
     tax_identifier text,
     currency text,
+    default_contact_id integer,
     primary key (extract_id, company_id)
 );
 comment on table staging.company is 'ConnectWise companies. status is the name of the company status.';
@@ -148,6 +149,8 @@ create table staging.agreement_type (
     agreement_type_id integer not null,
     name text,
     is_inactive boolean not null default false,
+    billing_cycle_id integer,
+    invoicing_cycle text,
     primary key (extract_id, agreement_type_id)
 );
 comment on table staging.agreement_type is 'ConnectWise agreement types.';
@@ -177,6 +180,7 @@ create table staging.agreement (
     end_date date,
     bill_start_date date,
     next_invoice_date date,
+    marker text,
     primary key (extract_id, agreement_id)
 );
 comment on table staging.agreement is 'ConnectWise agreements. currency is the currency code; prorates is prorateFlag; dates as of midnight UTC.';

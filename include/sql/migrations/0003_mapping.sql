@@ -57,6 +57,7 @@ create table mapping.company (
     is_gone boolean not null default false,
     tax_identifier text,
     currency text,
+    default_contact_id integer,
     unusable text generated always as (
         case
             when is_deleted then 'deleted' when is_gone then 'gone'
@@ -86,9 +87,11 @@ create table mapping.agreement_type (
     agreement_type_id integer primary key,
     name text,
     is_inactive boolean not null default false,
+    billing_cycle_id integer,
+    invoicing_cycle text,
     is_gone boolean not null default false
 );
-comment on table mapping.agreement_type is 'ConnectWise agreement types.';
+comment on table mapping.agreement_type is 'ConnectWise agreement types. Cycles: what a new agreement of the type takes from it.';
 
 create table mapping.billing_cycle (
     billing_cycle_id integer primary key,
@@ -112,6 +115,7 @@ create table mapping.agreement (
     end_date date,
     bill_start_date date,
     next_invoice_date date,
+    marker text,
     is_gone boolean not null default false,
     unusable text generated always as (
         case
@@ -123,6 +127,7 @@ create table mapping.agreement (
 create index on mapping.agreement (company_id, agreement_type_id);
 comment on table mapping.agreement is 'ConnectWise agreements as of the last extract; looked at again before anything is written.';
 comment on column mapping.agreement.unusable is 'Why nothing can be billed on it: gone, cancelled, or its status. Null: active.';
+comment on column mapping.agreement.marker is 'Our marker, from its internal notes: a plan created it, or somebody copied one that a plan created.';
 comment on column mapping.agreement.next_invoice_date is 'Cycles that begin before this date are already invoiced.';
 
 create table mapping.organization_mapping (

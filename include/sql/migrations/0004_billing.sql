@@ -133,7 +133,8 @@ insert into billing.held_reason_code (reason_code, title, cure) values
 ('offer_unmapped', 'The offer has no approved product', 'Approve a mapping of the offer to a product, or exclude it.'),
 ('product_not_usable', 'The product is inactive, a Bundle, or gone in ConnectWise', 'Map the offer to another product or make it active.'),
 ('no_agreement', 'The company has no active agreement of the default Agreement Type', 'Create one in ConnectWise, map the contract, or choose an agreement for the line.'),
-('ambiguous_agreement', 'The company has several active agreements of the default Agreement Type', 'Map the contract to one of the candidates, or choose one for the line.'),
+('ambiguous_agreement', 'Several active agreements of the company fit', 'Map the contract to one of the candidates, choose one for the line, or make an agreement rule that tells them apart.'),
+('agreement_to_create', 'The company has no agreement yet: a plan creates it', 'Look at it: python -m billing_sync agreements list. Right: approve the plan; the lines follow with the next run. Wrong: agreements refuse COMPANY --reason WHY.'),
 ('agreement_not_usable', 'The agreement is not active, has ended, or belongs to another company', 'Choose another agreement or correct it in ConnectWise.'),
 ('agreement_currency_differs', 'The agreement''s currency is not the line''s', 'Choose an agreement in the line''s currency.'),
 ('agreement_prorates', 'The agreement prorates, so ConnectWise would prorate the amount again', 'Switch proration off on the agreement or choose another one.'),
@@ -167,8 +168,10 @@ create table billing.line_decision (
     company_candidates integer[] not null default '{}',
     product_id integer references mapping.product,
     agreement_id integer references mapping.agreement,
-    agreement_source text check (agreement_source in ('override', 'contract', 'default_type')),
+    agreement_source text check (agreement_source in ('override', 'contract', 'rule', 'default_type')),
     agreement_candidates integer[] not null default '{}',
+    agreement_rule text,
+    agreement_rule_version integer,
     is_recurring boolean,
     is_late boolean,
     can_be_persistent boolean,
@@ -191,6 +194,8 @@ create index on billing.line_decision (outcome);
 comment on table billing.line_decision is 'What was decided about each line that is not delivered yet; frozen once it is.';
 comment on column billing.line_decision.excluded_by is 'Who or what excluded the line: a person and their reason, or the setting.';
 comment on column billing.line_decision.company_candidates is 'The companies whose selectors claim the line (mapping.company_selector). Without exactly one it is held; empty for organizations without selectors.';
+comment on column billing.line_decision.agreement_rule is 'The agreement rule (mapping.agreement_rule) that decided, also if it found several; null: another source, or the default Agreement Type.';
+comment on column billing.line_decision.agreement_rule_version is 'Its version then; what that said stands in audit.change.';
 comment on column billing.line_decision.rules is 'Which rules and versions gave the dates, and which values a person typed: System Updated / User Updated.';
 comment on column billing.line_decision.amount is 'What ConnectWise will bill: round(quantity x unit_price, 2).';
 comment on column billing.line_decision.delivery_key is 'The Addition that carries the line. Lines of one subscription in following cycles with equal values share one.';

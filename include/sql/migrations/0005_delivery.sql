@@ -37,6 +37,7 @@ create table delivery.plan_item (
     payload_hash text not null,
     payload_before jsonb,
     next_invoice_date date,
+    agreement_terms jsonb not null,
     amount billing.amount not null,
     shard integer not null,
     state text not null default 'pending' check (state in ('pending', 'done', 'refused', 'conflict', 'skipped')),
@@ -46,6 +47,7 @@ create index on delivery.plan_item (plan_id, shard);
 comment on table delivery.plan_item is 'One Addition to create or to update. Unchanged Additions are not listed.';
 comment on column delivery.plan_item.payload is 'Exactly what will stand in ConnectWise, in its field names; payload_hash seals it.';
 comment on column delivery.plan_item.next_invoice_date is 'Of the agreement when the plan was made; if it moved, the item is skipped and decided again.';
+comment on column delivery.plan_item.agreement_terms is 'What else of the agreement the plan rests on (currency, billing cycle, billing start, end): compared with ConnectWise right before delivery.';
 comment on column delivery.plan_item.amount is 'Money of the lines that this item newly delivers.';
 
 create table delivery.plan_item_line (
@@ -105,7 +107,8 @@ create table delivery.attempt (
     attempt_id bigint generated always as identity primary key,
     delivery_key text not null,
     plan_id bigint,
-    operation text not null check (operation in ('create', 'activate', 'update', 'neutralise', 'deactivate')),
+    operation text not null check (operation in
+        ('create', 'activate', 'update', 'neutralise', 'deactivate', 'create_agreement')),
     outcome text not null check (outcome in ('invoke', 'ok', 'fail', 'unknown')),
     connectwise_addition_id integer,
     detail text not null default '',
@@ -119,6 +122,7 @@ create index on delivery.attempt (plan_id);
 create index on delivery.attempt (invoke_id);
 create index on delivery.attempt (attempted_at) where outcome = 'invoke';
 comment on table delivery.attempt is 'Append-only: invoke before each write is sent, then ok, fail (certainly not applied) or unknown.';
+comment on column delivery.attempt.delivery_key is 'Of the Addition; of an agreement that is created: its agreement key.';
 comment on column delivery.attempt.invoke_id is 'Of an ok, fail or unknown: the invoke that it answers.';
 comment on column delivery.attempt.claim_token is 'The claim under which it was sent: two workers of one agreement have different ones.';
 create trigger append_only before update or delete on delivery.attempt

@@ -3,6 +3,7 @@
 
 insert into billing.setting (setting_key, value, description) values
 ('bound_additions_per_agreement', '300', 'More new Additions of one agreement in one run than this are held: too_many_additions. off: no bound.'),
+('bound_new_agreements', '20', 'When a run would create more agreements than this, none of them is created: too_many_agreements. off: no bound.'),
 ('bound_amount_per_line', '50000', 'A line that bills or credits more than this, in its own currency, is held: amount_above_bound. off: no bound.'),
 ('bound_customer_factor', '3', 'A customer''s total of a billing period above this many times its usual is held: customer_total_unusual. Usual: the average of its three latest earlier periods. off: no bound.'),
 ('bound_customer_minimum', '5000', 'customer_total_unusual needs a total that lies above the usual by more than this, too, in the invoice currency.'),
@@ -14,6 +15,7 @@ comment on column billing.held_reason_code.is_bound is 'A bound: the line is par
 
 insert into billing.held_reason_code (reason_code, title, cure, is_found_later, is_bound) values
 ('too_many_additions', 'The agreement would get more new Additions in one run than the bound', 'Look at its lines. If they are right: python -m billing_sync bounds list, then bounds allow KEY --up-to FIGURE. Or set bound_additions_per_agreement.', true, true),
+('too_many_agreements', 'The run would create more agreements than the bound', 'Look at them: python -m billing_sync agreements list. If they are right: bounds list, then bounds allow KEY --up-to FIGURE. Or set bound_new_agreements.', true, true),
 ('amount_above_bound', 'The line''s amount is above the bound', 'Compare it in AppXite. If it is right: python -m billing_sync bounds list, then bounds allow KEY --up-to FIGURE. Or set bound_amount_per_line.', true, true),
 ('customer_total_unusual', 'The customer''s total of the billing period is far above its usual', 'Compare its invoices in AppXite. If they are right: python -m billing_sync bounds list, then bounds allow KEY --up-to FIGURE. Or exclude what is wrong; the rest is free then.', true, true);
 

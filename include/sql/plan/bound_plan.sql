@@ -165,6 +165,7 @@ where
     and not older.is_dry_run
     and not (select is_dry_run from audit.run where run_id = audit.current_run_id())
     and exists (select from delivery.plan_bound as bound where bound.plan_id = older.plan_id)
-    and not exists (select from delivery.plan_item as item where item.plan_id = older.plan_id);
+    and not exists (select from delivery.plan_item as item where item.plan_id = older.plan_id)
+    and not exists (select from delivery.plan_agreement as new where new.plan_id = older.plan_id);
 
 select parked.bound_key, parked.reason_code, parked.figure, parked.detail from parked order by parked.bound_key;

@@ -1,6 +1,7 @@
 -- Guarantees: the run has one open plan: every Addition to create or to update, sealed by the hash of what will be sent.
 -- What already stands as it should is not listed. An Addition that ConnectWise refused is planned again only when it
--- differs from what was refused. Older plans still waiting that speak of the same lines are superseded.
+-- differs from what was refused. And every agreement to create; its lines follow with the next run. Older plans still
+-- waiting that speak of the same lines are superseded.
 -- May run again: a proposed plan of the run is made anew; an approved one is left alone until it is applied, and then
 -- followed by a new one.
 -- By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
@@ -21,6 +22,7 @@ create temporary table this_plan on commit drop as
 select plan_id from delivery.plan where run_id = audit.current_run_id() and state = 'proposed';
 
 delete from delivery.plan_item where plan_id in (select plan_id from this_plan);
+delete from delivery.plan_agreement where plan_id in (select plan_id from this_plan);
 
 -- Parked by a bound: a run that decides at the same time frees the line until it has judged the bound anew. Its whole
 -- Addition is left to that run.
@@ -105,12 +107,16 @@ where
 delete from wanted where ledger_state = 'refused' and payload_hash = ledger_hash;
 
 insert into delivery.plan_item (plan_id, delivery_key, action, agreement_id, company_id, subscription_id, is_persistent,
-    marker, payload, payload_hash, payload_before, next_invoice_date, amount, shard)
+    marker, payload, payload_hash, payload_before, next_invoice_date, agreement_terms, amount, shard)
 select
     this_plan.plan_id, wanted.delivery_key, wanted.action, wanted.agreement_id, wanted.company_id,
     wanted.subscription_id, wanted.is_persistent, wanted.marker, wanted.payload, wanted.payload_hash,
-    case when wanted.action = 'update' then wanted.ledger_payload end, agreement.next_invoice_date, wanted.amount,
-    delivery.shard_of(wanted.agreement_id)
+    case when wanted.action = 'update' then wanted.ledger_payload end, agreement.next_invoice_date,
+    jsonb_build_object(
+        'currency', agreement.currency, 'billing_cycle_id', agreement.billing_cycle_id,
+        'bill_start_date', agreement.bill_start_date, 'end_date', agreement.end_date
+    ),
+    wanted.amount, delivery.shard_of(wanted.agreement_id)
 from wanted
 join mapping.agreement as agreement using (agreement_id)
 cross join this_plan
@@ -137,6 +143,85 @@ where
     and code.is_found_later
     and not code.is_bound;
 
+-- Agreements to create, for lines that wait for nothing else. What is under way already is not planned again.
+create temporary table new_agreement on commit drop as
+with waiting as (
+    select
+        decision.company_id,
+        count(*) as line_count,
+        sum(line.total_price) as amount,
+        -- Its first cycle holds the earliest charge. A start that lies a year and more back is a slip.
+        date_trunc('month', greatest(
+            min(line.charge_start_date), min(invoice.billing_period) - interval '12 months'
+        ))::date as first_month
+    from billing.line_in_scope as scope
+    join billing.line_decision as decision using (line_id)
+    join billing.invoice_line as line using (line_id)
+    join billing.invoice as invoice on invoice.invoice_id = line.invoice_id
+    where
+        decision.outcome = 'held'
+        and (
+            select array_agg(reason.reason_code) from billing.held_reason as reason
+            where reason.line_id = scope.line_id
+        ) = array['agreement_to_create']
+    group by decision.company_id
+),
+described as (
+    select
+        draft.*,
+        waiting.line_count,
+        waiting.amount,
+        delivery.marker_for(draft.agreement_key) as marker,
+        to_char(
+            billing.cycle_start(waiting.first_month, draft.cycle_months, draft.invoicing_cycle, waiting.first_month),
+            'YYYY-MM-DD"T00:00:00Z"'
+        ) as first_day
+    from waiting
+    join billing.agreement_draft as draft using (company_id)
+    where
+        draft.obstacle is null
+        and not exists (
+            select from delivery.new_agreement as ledger where ledger.agreement_key = draft.agreement_key
+        )
+)
+select
+    described.*,
+    jsonb_build_object(
+        'name', described.name,
+        'type', jsonb_build_object('id', described.agreement_type_id),
+        'company', jsonb_build_object('id', described.company_id),
+        'contact', jsonb_build_object('id', described.default_contact_id),
+        'startDate', described.first_day,
+        'noEndingDateFlag', true,
+        'billStartDate', described.first_day,
+        'billingCycle', jsonb_build_object('id', described.billing_cycle_id),
+        'invoicingCycle', described.invoicing_cycle,
+        'prorateFlag', false,
+        'internalNotes', 'Created by the billing sync, which finds it by this mark: ' || described.marker
+    ) as payload
+from described;
+
+insert into delivery.plan_agreement (plan_id, agreement_key, company_id, agreement_type_id, marker, payload, payload_hash,
+    currency, line_count, amount)
+select
+    this_plan.plan_id, wanted.agreement_key, wanted.company_id, wanted.agreement_type_id, wanted.marker, wanted.payload,
+    encode(sha256(convert_to(wanted.payload::text, 'UTF8')), 'hex'), wanted.currency, wanted.line_count, wanted.amount
+from new_agreement as wanted cross join this_plan
+order by wanted.company_id;
+
+update billing.held_reason as known
+set detail = told.detail
+from billing.line_in_scope as scope
+join billing.line_decision as decision using (line_id)
+join (
+    select
+        wanted.company_id,
+        format('agreement %s is created by plan %s; its lines follow with the next run', wanted.name, this_plan.plan_id)
+            as detail
+    from new_agreement as wanted cross join this_plan
+) as told on told.company_id = decision.company_id
+where known.line_id = scope.line_id and known.reason_code = 'agreement_to_create' and known.detail <> told.detail;
+
 update delivery.plan as older set state = 'superseded'
 where
     older.state = 'proposed'
@@ -150,4 +235,9 @@ where
         join delivery.plan_item as newer_item on newer_item.plan_item_id = newer_line.plan_item_id
         join this_plan on this_plan.plan_id = newer_item.plan_id
         where older_item.plan_id = older.plan_id
+        union all
+        select from delivery.plan_agreement as older_agreement
+        join delivery.plan_agreement as newer_agreement using (agreement_key)
+        join this_plan on this_plan.plan_id = newer_agreement.plan_id
+        where older_agreement.plan_id = older.plan_id
     );
