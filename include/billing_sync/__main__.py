@@ -40,6 +40,12 @@ pauses_app = typer.Typer(no_args_is_help=True, help="The stop button: nothing is
 app.add_typer(pauses_app, name="pauses")
 bounds_app = typer.Typer(no_args_is_help=True, help="What bounds park, and letting it pass.")
 app.add_typer(bounds_app, name="bounds")
+agreement_rules_app = typer.Typer(no_args_is_help=True, help="Which of a company's agreements takes which lines.")
+app.add_typer(agreement_rules_app, name="agreement-rules")
+agreements_app = typer.Typer(no_args_is_help=True, help="Agreements that plans create for companies that have none.")
+app.add_typer(agreements_app, name="agreements")
+subscriptions_app = typer.Typer(no_args_is_help=True, help="What each customer runs, and which Addition bills it.")
+app.add_typer(subscriptions_app, name="subscriptions")
 console = Console(width=max(120, Console().width))
 
 ME = getpass.getuser()
@@ -198,6 +204,90 @@ def import_rules(
     console.print(f"{len(frame)} charge types read, {changed} changed")
 
 
+@agreement_rules_app.command("export")
+def export_agreement_rules(path: Annotated[Path, typer.Argument(help="CSV file to write")]) -> None:
+    """Write all agreement rules, in their order, to a CSV file."""
+    from billing_sync.agreement_rules import export_agreement_rules as export
+
+    with _database() as connection:
+        frame = export(connection)
+    frame.to_csv(path, index=False)
+    console.print(f"{len(frame)} agreement rules written to {path}")
+
+
+@agreement_rules_app.command("import")
+def import_agreement_rules(
+    path: Annotated[Path, typer.Argument(help="CSV file to read; columns as export writes them")], person: Person = ME
+) -> None:
+    """Make the agreement rules what the file says, all or nothing: order as in the file, the others are removed."""
+    from billing_sync.agreement_rules import import_agreement_rules as store
+    from billing_sync.agreement_rules import read_agreement_rules_file
+
+    frame = read_agreement_rules_file(path)
+    with _database() as connection:
+        result = store(connection, frame, person=person)
+    console.print(
+        f"{len(frame)} agreement rules: {result.added} added, {result.changed} changed, {result.removed} removed "
+        f"by {person}"
+    )
+
+
+@agreements_app.command("list")
+def list_agreements() -> None:
+    """Agreements that plans create, with the money that waits for them."""
+    table = Table(
+        "company", "agreement", "type", "billing cycle", "from", "lines", "money", "plan", "state", "id", "problem"
+    )
+    with _database() as connection:
+        for row in connection.execute(
+            """
+            select company_name || ' (' || company_id || ')', agreement_name, agreement_type, billing_cycle,
+                bill_start_date, line_count, amount || ' ' || currency, plan_id, state, agreement_id, problem
+            from reporting.new_agreement order by state = 'created', company_name, company_id
+            """
+        ).fetchall():
+            table.add_row(*("" if value is None else str(value) for value in row))
+    console.print(table)
+
+
+AgreementCompany = Annotated[int, typer.Argument(help="ConnectWise id of the company")]
+
+
+@agreements_app.command("refuse")
+def refuse_agreement(
+    company: AgreementCompany,
+    reason: Annotated[str, typer.Option("--reason", help="Why; stands at its held lines.")],
+    person: Person = ME,
+) -> None:
+    """No agreement is created for this company, by no plan; its lines are held as no_agreement."""
+    from billing_sync.create_agreements import refuse_agreement as refuse
+
+    with _database() as connection:
+        refuse(connection, company, reason, person)
+    console.print(f"no agreement is created for company {company}, by {person}")
+
+
+@agreements_app.command("allow")
+def allow_agreement(company: AgreementCompany, person: Person = ME) -> None:
+    """Take a refusal back; also lets the next run try again what ConnectWise refused, or what was deleted there."""
+    from billing_sync.create_agreements import allow_agreement as allow
+
+    with _database() as connection:
+        was = allow(connection, company, person)
+    console.print(f"company {company}: {was}; the next run plans an agreement again")
+
+
+@subscriptions_app.command("list")
+def list_subscriptions(
+    amiss: Annotated[bool, typer.Option("--amiss", help="Only those with something amiss.")] = False,
+) -> None:
+    """Subscriptions with agreement, Additions, quantity, price and state; and what is amiss."""
+    from billing_sync.report import print_subscriptions
+
+    with _database() as connection:
+        print_subscriptions(connection, console, only_amiss=amiss)
+
+
 @settings_app.command("list")
 def list_settings() -> None:
     """All settings with their values."""
@@ -224,12 +314,12 @@ def set_setting(key: str, value: str, person: Person = ME) -> None:
 @plan_app.command("list")
 def list_plans() -> None:
     """The newest plans with their state and money."""
-    table = Table("plan", "run", "state", "Additions", "money", "approved by", "parked because")
+    table = Table("plan", "run", "state", "Additions", "money", "new agreements", "approved by", "parked because")
     with _database() as connection:
         for row in connection.execute(
             """
             select plan_id, run_id, case when is_dry_run then plan_state || ' (dry run)' else plan_state end,
-                planned_additions, planned_amount, approved_by, parked_because
+                planned_additions, planned_amount, planned_agreements, approved_by, parked_because
             from reporting.run where plan_id is not null order by plan_id desc limit 20
             """
         ).fetchall():

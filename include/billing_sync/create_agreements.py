@@ -83,7 +83,8 @@ class AgreementCreator:
         """Create the company's agreement, or find out that it exists; what is not wanted any more is set aside.
 
         Raises TemporaryError (InDoubtError) when a later try goes on, ConfigurationError for a plan that was tampered
-        with, PausedError, AuthenticationError (the right to add agreements), MarkerLostError.
+        with, PausedError when everything is paused or the plan is too old, AuthenticationError (the right to add
+        agreements), MarkerLostError.
         """
         with self._alone(company_id):
             for item in self._all(
@@ -132,19 +133,22 @@ class AgreementCreator:
                 """,
                 [self._plan_id, item["agreement_key"]],
             )
-            self._set_item_state(item["agreement_key"], "done")
+            self._set_item_state(item, "done")
 
     def _finish(self, intended: dict[str, Any]) -> None:
         try:
             self._post(intended)
-        except _NotWantedError as error:
+        except (_NotWantedError, PausedError) as error:
+            if isinstance(error, PausedError) and error.company_id is None:
+                raise
+            # Nothing was sent that may still be applied: it is planned again once nothing is in the way.
             log.info("%s: not created: %s", intended["agreement_key"], error)
             with self._db.transaction():
                 self._db.execute(
                     "delete from delivery.new_agreement where agreement_key = %s and state = 'intended'",
                     [intended["agreement_key"]],
                 )
-                self._set_item_state(intended["agreement_key"], "skipped")
+                self._set_item_state(intended, "skipped")
 
     def _post(self, intended: dict[str, Any]) -> None:
         """Look, then POST; again only when an earlier one that got no answer cannot be applied any more."""
@@ -254,7 +258,7 @@ class AgreementCreator:
             " and state = 'intended'",
             [str(error), intended["agreement_key"]],
         )
-        self._set_item_state(intended["agreement_key"], "refused")
+        self._set_item_state(intended, "refused")
         self._say("WARNING", "agreement_refused", f"{intended['agreement_key']}: {error}", intended)
 
     def _may_come_late(self, intended: dict[str, Any]) -> str:
@@ -346,10 +350,11 @@ class AgreementCreator:
         )
         self._invoked = 0
 
-    def _set_item_state(self, agreement_key: str, state: str) -> None:
+    def _set_item_state(self, agreement: dict[str, Any], state: str) -> None:
+        """Of this plan's item, and of that of the plan that began it."""
         self._db.execute(
-            "update delivery.plan_agreement set state = %s where plan_id = %s and agreement_key = %s",
-            [state, self._plan_id, agreement_key],
+            "update delivery.plan_agreement set state = %s where agreement_key = %s and plan_id in (%s, %s)",
+            [state, agreement["agreement_key"], self._plan_id, agreement["plan_id"]],
         )
 
     def _say(self, level: str, code: str, message: str, intended: dict[str, Any]) -> None:

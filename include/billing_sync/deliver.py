@@ -125,7 +125,7 @@ class Deliverer:
             """,
             [self._plan_id, shard, shard, shard],
         )
-        failures, is_temporary = self._create_agreements(shard)
+        companies, failures, is_temporary = self._create_agreements(shard)
         for number, row in enumerate(agreements, start=1):
             try:
                 self._deliver_agreement(row["agreement_id"])
@@ -140,18 +140,23 @@ class Deliverer:
             if number % 25 == 0 or number == len(agreements):
                 log.info("shard %s: %s of %s agreements, %s", shard, number, len(agreements), self.counts)
         if failures:
-            summary = f"{len(failures)} agreements are not finished. " + "; ".join(failures[:5])
+            all_of_them = companies + len(agreements)
+            summary = f"{len(failures)} of {all_of_them} agreements are not finished. " + "; ".join(failures[:5])
             if is_temporary:
                 raise TemporaryError(f"{summary} Trying again resumes them.")
             raise ConfigurationError(summary)
         return self.counts
 
-    def _create_agreements(self, shard: int) -> tuple[list[str], bool]:
-        """Create the agreements of the shard's companies. Returns failures in words, and whether a try may mend any."""
+    def _create_agreements(self, shard: int) -> tuple[int, list[str], bool]:
+        """Create the agreements of the shard's companies.
+
+        Returns of how many companies, failures in words, and whether a later try may mend any.
+        """
         failures, is_temporary = [], False
         creator = AgreementCreator(self._db, self._connectwise, self._plan_id, self._worker)
+        companies = creator.companies(shard)
         try:
-            for company_id in creator.companies(shard):
+            for company_id in companies:
                 try:
                     creator.create(company_id)
                 except (AuthenticationError, MarkerLostError, psycopg.OperationalError):
@@ -160,15 +165,12 @@ class Deliverer:
                     if isinstance(error, PausedError) and error.company_id is None:
                         raise
                     place = f"new agreement of company {company_id}"
-                    if isinstance(error, PausedError):  # held as customer_paused from the next run on
-                        log.warning("%s: %s", place, error)
-                        continue
                     failures.append(f"{place}: {self._words(error, place)}")
                     is_temporary = is_temporary or not isinstance(error, PermanentError)
         finally:
             self.counts.agreements += creator.created
             self.counts.writes += creator.writes
-        return failures, is_temporary
+        return len(companies), failures, is_temporary
 
     @staticmethod
     def _words(error: Exception, place: str) -> str:

@@ -131,6 +131,29 @@ def _print_proof(connection: Connection, console: Console) -> bool:
     return is_proven
 
 
+def print_subscriptions(connection: Connection, console: Console, *, only_amiss: bool = False) -> int:
+    """Print what each customer runs, and what is amiss; returns how many subscriptions were printed."""
+    rows = connection.execute(
+        """
+        select company_name, coalesce(subscription_name, subscription_id), agreement_name,
+            array_to_string(addition_ids, ', '), trim_scale(quantity), trim_scale(unit_price) || ' ' || currency, state,
+            since, paid_until, next_open_cycle, amiss
+        from reporting.subscription where not %s or amiss is not null
+        order by company_name nulls last, 2, subscription_id
+        """,
+        [only_amiss],
+    ).fetchall()
+    table = _table(
+        "Subscriptions" + (" with something amiss" if only_amiss else ""),
+        "company", "subscription", "agreement", "Additions", "quantity", "price", "state", "since", "paid until",
+        "next open cycle", "amiss",
+    )  # fmt: skip
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    console.print(table)
+    return len(rows)
+
+
 def delivered_by_company(connection: Connection) -> dict[int, Decimal]:
     """Money delivered per ConnectWise company id: what agreement invoicing must bring to its customers' invoices."""
     rows = connection.execute(

@@ -164,6 +164,193 @@ left join mapping.agreement as agreement on agreement.agreement_id = ledger.agre
 left join mapping.company as company on company.company_id = ledger.company_id;
 comment on view reporting.addition is 'The Additions that we made in ConnectWise, and the money of the lines they carry.';
 
+create view reporting.new_agreement as
+select
+    planned.company_id,
+    company.name as company_name,
+    planned.payload ->> 'name' as agreement_name,
+    agreement_type.name as agreement_type,
+    billing_cycle.name as billing_cycle,
+    planned.currency,
+    left(planned.payload ->> 'billStartDate', 10)::date as bill_start_date,
+    planned.line_count,
+    planned.amount,
+    planned.plan_id,
+    plan.state as plan_state,
+    case
+        when ledger.state = 'created' then 'created'
+        when ledger.state = 'refused' then 'refused by ConnectWise'
+        when refusal.company_id is not null then 'refused by ' || refusal.refused_by
+        when ledger.state = 'intended' then 'under way'
+        when planned.state = 'skipped' then 'skipped'
+        when plan.is_dry_run then 'dry run'
+        when plan.state in ('superseded', 'rejected') then plan.state
+        else 'planned'
+    end as state,
+    ledger.agreement_id,
+    coalesce(ledger.problem, refusal.reason) as problem
+from (
+    select distinct on (known.company_id) known.* from delivery.plan_agreement as known
+    order by known.company_id asc, known.plan_id desc
+) as planned
+join delivery.plan as plan using (plan_id)
+join mapping.company as company on company.company_id = planned.company_id
+join mapping.agreement_type as agreement_type on agreement_type.agreement_type_id = planned.agreement_type_id
+left join mapping.billing_cycle as billing_cycle
+    on billing_cycle.billing_cycle_id = (planned.payload -> 'billingCycle' ->> 'id')::integer
+left join delivery.new_agreement as ledger on ledger.agreement_key = planned.agreement_key
+left join mapping.agreement_refusal as refusal on refusal.company_id = planned.company_id;
+comment on view reporting.new_agreement is 'Agreements that plans create, by company: as its newest plan has it, with the money that waits for it.';
+
+create view reporting.subscription as
+-- A customer is looked at as of its newest invoice: months by data, not by the clock.
+with newest_invoice as (
+    select organization_id, max(invoice_date) as invoice_date, max(billing_period::date) as billing_period
+    from billing.invoice where withdrawn is null group by organization_id
+),
+line as (
+    select
+        line.line_id, line.subscription_id, line.subscription_name, line.offer_id, line.offer_name, line.quantity,
+        line.unit_price, line.currency, line.charge_start_date, line.charge_end_date, line.revision,
+        invoice.organization_id, invoice.billing_period, invoice.withdrawn is not null as is_withdrawn,
+        coalesce(charge_type.is_recurring, false) as is_recurring,
+        decision.outcome, decision.company_id, decision.product_id, decision.agreement_id,
+        carried.delivery_key, carried.cycle_start, carried.cycle_end
+    from billing.invoice_line as line
+    join billing.invoice as invoice using (invoice_id)
+    left join billing.charge_type as charge_type on charge_type.charge_type = line.charge_type
+    left join billing.line_decision as decision on decision.line_id = line.line_id
+    left join delivery.addition_line as carried on carried.line_id = line.line_id
+    where line.subscription_id is not null
+),
+newest_line as (
+    select distinct on (subscription_id) * from line
+    order by subscription_id asc, is_withdrawn asc, is_recurring desc, charge_start_date desc nulls last, line_id desc
+),
+known as (
+    select
+        coalesce(subscription.subscription_id, newest_line.subscription_id) as subscription_id,
+        coalesce(subscription.name, newest_line.subscription_name) as subscription_name,
+        coalesce(subscription.organization_id, newest_line.organization_id) as organization_id,
+        coalesce(subscription.offer_id, newest_line.offer_id) as offer_id,
+        newest_line.offer_name,
+        newest_line.company_id,
+        newest_line.product_id,
+        newest_line.agreement_id,
+        subscription.quantity,
+        case when newest_line.is_recurring then newest_line.quantity end as line_quantity,
+        newest_line.unit_price,
+        newest_line.currency,
+        case
+            when subscription.subscription_id is null or subscription.is_gone then 'not listed'
+            else coalesce(subscription.status, 'unknown')
+        end as state,
+        subscription.start_date,
+        subscription.end_date
+    from mapping.subscription as subscription
+    full join newest_line on newest_line.subscription_id = subscription.subscription_id
+),
+summed as (
+    select
+        known.subscription_id,
+        lower(known.state) = 'active' as is_active,
+        looked_at.day,
+        looked_at.billing_period,
+        min(line.charge_start_date) as first_charge_date,
+        max(coalesce(line.charge_end_date, line.cycle_end)) filter (where line.delivery_key is not null) as paid_until,
+        coalesce(bool_or(
+            line.billing_period = looked_at.billing_period
+            and (line.delivery_key is not null or line.outcome = 'excluded')
+        ), false) as is_settled_this_period,
+        coalesce(bool_or(
+            line.is_recurring and line.cycle_end >= looked_at.day
+            and line.cycle_start > coalesce(known.end_date, '-infinity')
+        ), false) as is_billed_now,
+        array_agg(distinct line.delivery_key) filter (
+            where line.delivery_key is not null
+            and (line.cycle_end >= looked_at.day or line.billing_period = looked_at.billing_period)
+        ) as delivery_keys,
+        array_agg(line.line_id) filter (
+            where line.delivery_key is null and line.outcome is distinct from 'excluded' and not line.is_withdrawn
+        ) as open_line_ids,
+        bool_or(line.delivery_key is null and line.outcome = 'deliver') as awaits_approval
+    from known
+    left join newest_invoice on newest_invoice.organization_id = known.organization_id
+    cross join lateral (
+        select
+            coalesce(newest_invoice.invoice_date, (select max(newest.invoice_date) from newest_invoice as newest)) as day,
+            coalesce(newest_invoice.billing_period, (select max(newest.billing_period) from newest_invoice as newest))
+                as billing_period
+    ) as looked_at
+    left join line on line.subscription_id = known.subscription_id
+    group by known.subscription_id, known.state, looked_at.day, looked_at.billing_period
+)
+select
+    known.subscription_id,
+    known.subscription_name,
+    known.organization_id,
+    organization.name as organization_name,
+    company.company_id,
+    company.name as company_name,
+    known.offer_id,
+    coalesce(known.offer_name, offer.name) as offer_name,
+    product.product_id,
+    product.identifier as product,
+    agreement.agreement_id,
+    agreement.name as agreement_name,
+    (
+        select array_agg(ledger.connectwise_addition_id order by ledger.connectwise_addition_id)
+        from delivery.addition as ledger
+        where ledger.delivery_key = any(summed.delivery_keys) and ledger.connectwise_addition_id is not null
+    ) as addition_ids,
+    summed.delivery_keys,
+    known.quantity,
+    known.line_quantity,
+    known.unit_price,
+    known.currency,
+    known.state,
+    coalesce(known.start_date, summed.first_charge_date) as since,
+    known.end_date,
+    summed.paid_until,
+    agreement.next_invoice_date as next_open_cycle,
+    nullif(concat_ws(
+        '; ',
+        case when summed.is_active and coalesce(known.start_date <= summed.day, true)
+            and coalesce(summed.paid_until < summed.day, true) and not summed.is_settled_this_period then
+            'active without an Addition now: ' || coalesce(
+                (
+                    select string_agg(distinct code.title, ', ')
+                    from billing.held_reason as reason join billing.held_reason_code as code using (reason_code)
+                    where reason.line_id = any(summed.open_line_ids)
+                ),
+                case when summed.awaits_approval then 'its line awaits approval' end,
+                'no line on an invoice of ' || to_char(summed.billing_period, 'YYYY-MM'),
+                'never invoiced'
+            ) end,
+        case when not summed.is_active and summed.is_billed_now then
+            format('billed by an Addition, though in AppXite it is %s', known.state) end,
+        case when summed.is_active and known.quantity <> known.line_quantity then
+            format('quantity %s in AppXite, %s on its last line', trim_scale(known.quantity),
+                trim_scale(known.line_quantity)) end
+    ), '') as amiss
+from known
+join summed on summed.subscription_id = known.subscription_id
+left join mapping.organization as organization on organization.organization_id = known.organization_id
+left join mapping.company as company on company.company_id = coalesce(known.company_id, (
+    select max(mapped.company_id) from mapping.organization_mapping as mapped
+    where mapped.organization_id = known.organization_id and mapped.state = 'approved'
+    having count(*) = 1
+))
+left join mapping.offer as offer on offer.offer_id = known.offer_id
+left join mapping.product as product on product.product_id = known.product_id
+left join mapping.agreement as agreement on agreement.agreement_id = known.agreement_id;
+comment on view reporting.subscription is 'What each customer runs: subscriptions of AppXite, and those known only from lines, with agreement, Additions, and what is amiss.';
+comment on column reporting.subscription.addition_ids is 'Of ConnectWise: the Additions that carry it as of the customer''s newest invoice; null: none.';
+comment on column reporting.subscription.quantity is 'As AppXite lists the subscription; line_quantity: of its newest recurring line.';
+comment on column reporting.subscription.paid_until is 'End of the last charge that an Addition carries.';
+comment on column reporting.subscription.next_open_cycle is 'The agreement''s next invoice date: cycles from there on are not invoiced yet.';
+comment on column reporting.subscription.amiss is 'As of the customer''s newest invoice: active without an Addition (and why), billed without being active, or another quantity. Null: nothing.';
+
 create view reporting.run as
 select
     run.run_id,
@@ -181,6 +368,7 @@ select
     plan.approved_by,
     planned.planned_additions,
     planned.planned_amount,
+    (select count(*) from delivery.plan_agreement as new where new.plan_id = plan.plan_id) as planned_agreements,
     (
         select string_agg(bound.detail, '; ' order by bound.bound_key) from delivery.plan_bound as bound
         where bound.plan_id = plan.plan_id
