@@ -573,7 +573,18 @@ class ConnectWise:
         if request.method == "DELETE":
             raise Refusal(Response(403, {"code": "Forbidden", "message": "The role lacks the right.", "errors": []}))
         self._only(request, "GET", "POST" if which is None else "PATCH")
-        return self._read(request, self.store.records("agreement"), models.AGREEMENT, which, "agreement")
+        return self._read(request, self._agreements_as_of(request), models.AGREEMENT, which, "agreement")
+
+    def _agreements_as_of(self, request: Request) -> dict[int, Json]:
+        """The agreements now, or (a stale read) without those created after `as_of`."""
+        agreements = self.store.records("agreement")
+        if request.as_of is None:
+            return agreements
+        rows = self.store.db.execute(
+            "select agreement_id from journal where at > ? and operation = 'agreement.create'", (request.as_of,)
+        )
+        later = {row[0] for row in rows.fetchall()}
+        return {id_: agreement for id_, agreement in agreements.items() if id_ not in later}
 
     def create_agreement(self, body: Json, by: str, seq: int | None = None) -> Json:
         """A new agreement takes what the body does not say from its type and its company."""

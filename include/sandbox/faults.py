@@ -21,7 +21,8 @@ that fires wins. Rules live in memory: a restart of the sandbox clears them.
 | slow_body    | seconds (2.0), chunks (10)                | yes      | the true answer, in drops                     |
 | truncated    | keep (0.5)                                | yes      | a part of the body, then the end              |
 | invalid_json | -                                         | yes      | 200 and a body that is not JSON               |
-| stale        | age (60 s), hide_only (false)             | yes      | additions as they were `age` seconds ago      |
+| stale        | age (60 s), hide_only (false)             | yes      | additions as they were `age` seconds ago;     |
+|              |                                           |          | agreements without those created since        |
 """
 
 from __future__ import annotations

@@ -549,13 +549,16 @@ DELIVERY = {
     "changed_in_connectwise", "addition_not_settled", "refused_by_connectwise", "agreement_changed", "line_changed",
     "echo_differs", "changed_after_delivery", "invoiced_meanwhile",
 }  # fmt: skip
+NEW_AGREEMENTS = {"agreement_to_create", "too_many_agreements"}  # test_new_agreements.py
 BOUNDS = {"too_many_additions", "amount_above_bound", "customer_total_unusual"}  # test_bounds.py
 
 
 def test_every_reason_code_has_a_test(world: World) -> None:
     codes = {row["reason_code"] for row in world.rows("select reason_code from billing.held_reason_code")}
 
-    found_elsewhere = DELIVERY | BOUNDS | LOADING | ISSUED_AGAIN | SELECTORS | {"customer_paused"}
+    found_elsewhere = (
+        DELIVERY | BOUNDS | LOADING | ISSUED_AGAIN | SELECTORS | NEW_AGREEMENTS | {"customer_paused"}
+    )
     assert codes == {case[1] for case in CASES} | found_elsewhere
 
 

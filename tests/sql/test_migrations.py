@@ -388,7 +388,7 @@ def test_every_reporting_view_is_tested_and_runs_on_nothing(functions: Connectio
     found = views(functions)
 
     names = ["addition", "held_by_reason", "held_line", "invoice_line", "invoice_proof", "log_entry"]
-    names += ["money_by_customer", "parked_by_bound", "run"]
+    names += ["money_by_customer", "new_agreement", "parked_by_bound", "run", "subscription"]
     assert found == [f"reporting.{name}" for name in names]
     for view in found:
         assert functions.execute(f"select * from {view}").fetchall() == []  # type: ignore[call-overload]
