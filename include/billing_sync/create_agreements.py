@@ -156,10 +156,14 @@ class AgreementCreator:
         for _ in range(CREATE_TRIES):
             # Asked before ConnectWise is read: what is read before would not count any more.
             unanswered = self._may_come_late(intended)
-            if self._take_standing(intended):
+            ours, others = self._find(intended)
+            if ours:
+                self._record(intended, ours)
                 return
             if unanswered:
                 raise InDoubtError(f"{intended['agreement_key']}: {unanswered}; until then none is created")
+            if others:
+                raise _NotWantedError(f"the company has agreement {others[0]['id']} by now")
             try:
                 record = self._connectwise.create_agreement(intended["payload"], note=lambda: self._note(intended))
             except WriteRefusedError as error:
@@ -173,16 +177,13 @@ class AgreementCreator:
                 continue
             self._attempt(intended, "ok", f"agreement {record['id']}")
             # An earlier one that got no answer may have come, too: the oldest counts.
-            if not self._take_standing(intended):
-                self._record(intended, [record])
+            ours, _ = self._find(intended)
+            self._record(intended, list({one["id"]: one for one in [record, *ours]}.values()))
             return
         raise InDoubtError(f"{intended['agreement_key']}: no answer to {CREATE_TRIES} tries to create it. {said}")
 
-    def _take_standing(self, intended: dict[str, Any]) -> bool:
-        """Record the company's agreement with our marker, if there is one.
-
-        Raises _NotWantedError if there is none, but another one of the type: a person was faster.
-        """
+    def _find(self, intended: dict[str, Any]) -> tuple[list[Record], list[Record]]:
+        """The company's agreements of the type: those with our marker, and the others."""
         of_type = [
             record
             for page in self._connectwise.agreements_of(intended["company_id"])
@@ -190,13 +191,8 @@ class AgreementCreator:
             if (record.get("company") or {}).get("id") == intended["company_id"]
             and (record.get("type") or {}).get("id") == intended["agreement_type_id"]
         ]
-        ours = [record for record in of_type if marker_in_notes(record.get("internalNotes")) == intended["marker"]]
-        if ours:
-            self._record(intended, ours)
-            return True
-        if of_type and not self._may_come_late(intended):
-            raise _NotWantedError(f"the company has agreement {of_type[0]['id']} by now")
-        return False
+        ours = [record for record in of_type if _marker(record) == intended["marker"]]
+        return ours, [record for record in of_type if record not in ours]
 
     def _record(self, intended: dict[str, Any], found: Sequence[Record]) -> None:
         """The oldest of ours is the company's agreement from now on; any other is said to a person."""
@@ -234,9 +230,10 @@ class AgreementCreator:
             others = ", ".join(str(record["id"]) for record in found[1:])
             message = f"Agreement {others} is a double of {winner['id']}, which is used. End it in ConnectWise."
             self._say("WARNING", "agreement_doubled", message, intended)
-        if marker_in_notes(winner.get("internalNotes")) != intended["marker"]:
+        unmarked = [record["id"] for record in found if _marker(record) != intended["marker"]]
+        if unmarked:
             reason = (
-                f"ConnectWise stored agreement {winner['id']} without the mark {intended['marker']} in its internal "
+                f"ConnectWise stored agreement {unmarked[0]} without the mark {intended['marker']} in its internal "
                 "notes. Check what changes that field."
             )
             pause(self._db, reason, "delivery")
@@ -368,6 +365,10 @@ class AgreementCreator:
     def _all(self, statement: str, values: Any) -> list[dict[str, Any]]:
         with self._db.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(statement, values).fetchall()
+
+
+def _marker(record: Record) -> str | None:
+    return marker_in_notes(record.get("internalNotes"))
 
 
 def _differences(payload: dict[str, Any], record: Record) -> list[str]:
