@@ -172,7 +172,7 @@ def test_none_is_created_beside_one_of_the_type_in_whatever_state(pipeline: Pipe
 
     held = pipeline.held()
     assert set(held) == {"no_agreement"}
-    assert f"none is created: it has {record['name']} ({record['id']}): {state.title()}" in held["no_agreement"]
+    assert f"none is created: it has {record['name']} ({record['id']}): {changed[state].get('agreementStatus') if state != 'cancelled' else state}" in held["no_agreement"]
     assert posts(pipeline) == 0
 
 

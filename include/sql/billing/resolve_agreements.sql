@@ -42,9 +42,7 @@ with usable_agreement as (
     left join mapping.agreement_type as agreement_type using (agreement_type_id)
     left join mapping.billing_cycle as billing_cycle on billing_cycle.billing_cycle_id = agreement.billing_cycle_id
     where
-        agreement.agreement_status = 'Active'
-        and not agreement.is_cancelled
-        and not agreement.is_gone
+        agreement.unusable is null
         and agreement_type.is_inactive is not true
         and agreement_type.is_gone is not true
         and not exists (

@@ -91,11 +91,7 @@ from (
     from mapping.agreement as agreement
     left join delivery.new_agreement as ledger
         on ledger.marker = agreement.marker and ledger.agreement_id = agreement.agreement_id
-    where
-        agreement.marker is not null
-        and agreement.agreement_status = 'Active'
-        and not agreement.is_cancelled
-        and not agreement.is_gone
+    where agreement.marker is not null and agreement.unusable is null
     window same_marker as (partition by agreement.marker, agreement.company_id, agreement.agreement_type_id)
 ) as found
 where found.agreement_id <> found.kept_agreement_id;
@@ -150,7 +146,7 @@ left join delivery.new_agreement as ledger
     on ledger.agreement_key = delivery.agreement_key(company.company_id, default_type.agreement_type_id)
 left join lateral (
     select string_agg(
-        format('%s (%s): %s', agreement.name, agreement.agreement_id, agreement.agreement_status), ', '
+        format('%s (%s): %s', agreement.name, agreement.agreement_id, coalesce(agreement.unusable, 'active')), ', '
         order by agreement.agreement_id
     ) as agreements
     from mapping.agreement as agreement
