@@ -227,7 +227,7 @@ def test_an_old_approval_of_what_became_unusable_does_not_keep_others_from_being
     assert [row[1:3] for row in mapped(pipeline, "organizations")][:2] == [(201, "approved"), (202, "excluded")]
 
 
-# -- offers: window, variants, recurring mode ------------------------------------------------------------------------------
+# -- offers: window, variants, recurring mode --------------------------------------------------------------------------
 
 
 def offer_file(pipeline: Pipeline, path: Path, *arguments: str, run: Run) -> pd.DataFrame:
@@ -314,7 +314,7 @@ def test_a_recurring_mode_or_frequency_with_a_typing_error_is_refused(pipeline: 
     assert pipeline.value("select count(*) from mapping.offer_variant_mapping") == 0
 
 
-# -- targets and default products ----------------------------------------------------------------------------------------
+# -- targets and default products --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("targets", ["companies", "products", "agreements"])

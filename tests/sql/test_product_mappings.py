@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
 from sql_world import MAY, World, monthly
+
+from billing_sync.plan import approve_plan
 
 YEARLY = "Every 12 months"
 
@@ -156,3 +159,41 @@ def test_the_frequencies_an_offer_was_invoiced_with_are_kept_with_their_newest_d
     assert [(row["billing_frequency"], row["last_invoiced_on"]) for row in seen] == [
         ("Every 1 month", MAY.replace(day=9)), (YEARLY, MAY.replace(day=4)),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ["variant", "default product"])
+def test_what_changed_after_the_plan_keeps_its_line_back_until_the_next_run(world: World, what: str) -> None:
+    customer = world.customer()
+    offer_id = "offer" if what == "variant" else None
+    first, second = world.product(), world.product()
+    line = monthly(MAY, offer_id=offer_id, charge_type="UserCorrection")
+    world.invoice(customer, line)
+    world.update("billing.charge_type", "charge_type", "UserCorrection", default_product_id=first)
+    world.decide()
+    plan_id = world.plan()
+    approve_plan(world.connection, plan_id, "ann")
+    if what == "variant":
+        variant(world, "offer", "Every 1 month", second)
+    else:
+        world.update("billing.charge_type", "charge_type", "UserCorrection", default_product_id=second)
+
+    counts = world.deliver_approved(plan_id)
+
+    assert counts.writes == 0
+    assert world.reasons(line) == {"line_changed"}
+    world.night()
+    assert world.connectwise.only(customer.agreement_id)["product"] == {"id": second}
+
+
+def test_another_charge_types_default_product_keeps_nothing_back(world: World) -> None:
+    line = monthly(MAY)
+    world.invoice(world.customer(), line)
+    world.decide()
+    plan_id = world.plan()
+    approve_plan(world.connection, plan_id, "ann")
+    world.update("billing.charge_type", "charge_type", "CycleFee", default_product_id=world.product())
+
+    counts = world.deliver_approved(plan_id)
+
+    assert counts.writes > 0
+    assert world.is_carried(line)

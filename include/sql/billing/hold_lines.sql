@@ -113,7 +113,8 @@ cross join lateral (values
             from mapping.company_selector as selector
             join mapping.company as claiming using (company_id)
             where
-                selector.organization_id = invoice.organization_id
+                cardinality(decision.company_candidates) > 1
+                and selector.organization_id = invoice.organization_id
                 and (selector.kind, selector.source_id) in (
                     ('contract', coalesce(line.contract_id, invoice.contract_id)), ('offer', line.offer_id),
                     ('subscription', line.subscription_id)
