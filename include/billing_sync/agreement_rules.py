@@ -68,7 +68,9 @@ def read_agreement_rules_file(path: Path) -> pd.DataFrame:
         if not re.fullmatch(r"([A-Z]{3}|line)?", row["currency"]):
             problems.append(f"line {number}: currency {row['currency']!r} is no code of 3 letters, nor line")
         if row["billing_cycle"] not in ("", *BILLING_CYCLES):
-            problems.append(f"line {number}: billing_cycle {row['billing_cycle']!r} is none of {', '.join(BILLING_CYCLES)}")
+            problems.append(
+                f"line {number}: billing_cycle {row['billing_cycle']!r} is none of {', '.join(BILLING_CYCLES)}"
+            )
         problems.extend(
             f"line {number}: {column} has more than 200 characters" for column in COLUMNS if len(row[column]) > 200
         )

@@ -215,7 +215,9 @@ class ConnectWise:
         note: as for create_addition. Raises WriteRefusedError, WriteOutcomeUnknownError, or ConfigurationError if this
         client is read-only.
         """
-        return self._write("POST", "/finance/agreements", dict(body), f"new agreement {shorten(str(body['name']))}", note)
+        return self._write(
+            "POST", "/finance/agreements", dict(body), f"new agreement {shorten(str(body['name']))}", note
+        )
 
     def create_addition(
         self, agreement_id: int, body: Mapping[str, Any], *, note: Callable[[], None] | None = None

@@ -161,7 +161,7 @@ class Deliverer:
                     creator.create(company_id)
                 except (AuthenticationError, MarkerLostError, psycopg.OperationalError):
                     raise
-                except Exception as error:  # noqa: BLE001  (the other companies do not wait for it)
+                except Exception as error:  # the other companies do not wait for it
                     if isinstance(error, PausedError) and error.company_id is None:
                         raise
                     place = f"new agreement of company {company_id}"

@@ -99,7 +99,8 @@ def finish_run(connection: Connection, run_id: int, *, is_failed: bool = False) 
                 and not exists (
                     select from delivery.plan_item as item where item.plan_id = plan.plan_id and item.state = 'pending'
                     union all
-                    select from delivery.plan_agreement as new where new.plan_id = plan.plan_id and new.state = 'pending'
+                    select from delivery.plan_agreement as new
+                    where new.plan_id = plan.plan_id and new.state = 'pending'
                 )
             """,
             [run_id],

@@ -556,9 +556,7 @@ BOUNDS = {"too_many_additions", "amount_above_bound", "customer_total_unusual"} 
 def test_every_reason_code_has_a_test(world: World) -> None:
     codes = {row["reason_code"] for row in world.rows("select reason_code from billing.held_reason_code")}
 
-    found_elsewhere = (
-        DELIVERY | BOUNDS | LOADING | ISSUED_AGAIN | SELECTORS | NEW_AGREEMENTS | {"customer_paused"}
-    )
+    found_elsewhere = DELIVERY | BOUNDS | LOADING | ISSUED_AGAIN | SELECTORS | NEW_AGREEMENTS | {"customer_paused"}
     assert codes == {case[1] for case in CASES} | found_elsewhere
 
 

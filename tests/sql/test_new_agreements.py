@@ -66,7 +66,9 @@ def test_a_company_without_agreement_gets_one_planned_and_its_lines_say_so(world
         "internalNotes": f"Created by the billing sync, which finds it by this mark: {agreement['marker']}",
     }
     assert (agreement["line_count"], agreement["amount"], agreement["currency"]) == (2, Decimal("40.00"), "EUR")
-    words = f"agreement Cloud Subscriptions Acme Ltd is created by plan {world.plan()}; its lines follow with the next run"
+    words = (
+        f"agreement Cloud Subscriptions Acme Ltd is created by plan {world.plan()}; its lines follow with the next run"
+    )
     assert [(world.reasons(line), detail(world, line)) for line in lines] == [({"agreement_to_create"}, words)] * 2
     assert approve_automatically(world.connection, world.run_id) is False
     assert "0 Additions worth 0.00 and 1 new agreements" in say_awaiting_approval(world.connection, world.run_id)
@@ -149,7 +151,9 @@ def test_a_type_that_cannot_be_used_creates_nothing(world: World, change: dict[s
     assert words in detail(world, line)
 
 
-@pytest.mark.parametrize("state", [{"agreement_status": "Inactive"}, {"agreement_status": "Expired"}, {"is_cancelled": True}])
+@pytest.mark.parametrize(
+    "state", [{"agreement_status": "Inactive"}, {"agreement_status": "Expired"}, {"is_cancelled": True}]
+)
 def test_nothing_is_created_beside_an_agreement_of_the_type(world: World, state: dict[str, Any]) -> None:
     line = monthly(MAY)
     agreement_id = world.agreement(billed(world, line), name="Old one", **state)

@@ -129,7 +129,10 @@ def test_what_a_person_excluded_is_not_missed(world: World, customer: Customer) 
     ("values", "words"),
     [
         ({"status": "Cancelled"}, "billed by an Addition, though in AppXite it is Cancelled"),
-        ({"status": "Suspended", "end_date": date(2026, 4, 30)}, "billed by an Addition, though in AppXite it is Suspended"),
+        (
+            {"status": "Suspended", "end_date": date(2026, 4, 30)},
+            "billed by an Addition, though in AppXite it is Suspended",
+        ),
         ({"is_gone": True}, "billed by an Addition, though in AppXite it is not listed"),
         ({"status": "Cancelled", "end_date": date(2026, 5, 20)}, None),  # paid to the end of its cycle
     ],
