@@ -89,6 +89,7 @@ def billing_flow(period_rule: str) -> None:
     )
     refresh_offers = sql_step("refresh_offers", "mapping/refresh_offers.sql", "New offers begin excluded.")
     load_invoices = sql_step("load_invoices", "billing/load_invoices.sql", "Accepted invoices and their lines.")
+    load_costs = sql_step("load_costs", "billing/load_costs.sql", "What the seller was invoiced, if it is asked for.")
     checked = check_source(run_id)
 
     # Decide
@@ -100,6 +101,7 @@ def billing_flow(period_rule: str) -> None:
         "bound_agreements", "billing/bound_agreements.sql", "Too many agreements to create are parked."
     )
     bound_amounts = sql_step("bound_amounts", "billing/bound_amounts.sql", "Unusual amounts are parked for a person.")
+    bound_credits = sql_step("bound_credits", "billing/bound_credits.sql", "More credit than charge is parked.")
     group_lines = sql_step("group_lines", "billing/group_lines.sql", "Which Addition carries which lines.")
     bound_additions = sql_step(
         "bound_additions", "billing/bound_additions.sql", "Too many new Additions of one agreement are parked."
@@ -116,7 +118,7 @@ def billing_flow(period_rule: str) -> None:
     delivered = deliver_shard.partial(billing_run_id=run_id).expand(shard=shards)
     proven = prove(run_id)
 
-    chain(preflight(), run_id, extracted, refresh_reference, refresh_offers, load_invoices, checked)
+    chain(preflight(), run_id, extracted, refresh_reference, refresh_offers, load_invoices, load_costs, checked)
     chain(
         checked,
         map_lines,
@@ -125,6 +127,7 @@ def billing_flow(period_rule: str) -> None:
         hold_lines,
         bound_agreements,
         bound_amounts,
+        bound_credits,
         group_lines,
         bound_additions,
         branch,

@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 REFRESH_REFERENCE = "mapping/refresh_reference.sql"
 REFRESH_OFFERS = "mapping/refresh_offers.sql"
 LOAD_INVOICES = "billing/load_invoices.sql"
+LOAD_COSTS = "billing/load_costs.sql"
 CHECK_SOURCE = "checks/check_source.sql"
 MAP_LINES = "billing/map_lines.sql"
 RESOLVE_AGREEMENTS = "billing/resolve_agreements.sql"
@@ -19,6 +20,7 @@ APPLY_RULES = "billing/apply_rules.sql"
 HOLD_LINES = "billing/hold_lines.sql"
 BOUND_AGREEMENTS = "billing/bound_agreements.sql"
 BOUND_AMOUNTS = "billing/bound_amounts.sql"
+BOUND_CREDITS = "billing/bound_credits.sql"
 GROUP_LINES = "billing/group_lines.sql"
 BOUND_ADDITIONS = "billing/bound_additions.sql"
 MAKE_PLAN = "plan/make_plan.sql"
@@ -28,6 +30,7 @@ STEPS = (
     REFRESH_REFERENCE,
     REFRESH_OFFERS,
     LOAD_INVOICES,
+    LOAD_COSTS,
     CHECK_SOURCE,
     MAP_LINES,
     RESOLVE_AGREEMENTS,
@@ -35,6 +38,7 @@ STEPS = (
     HOLD_LINES,
     BOUND_AGREEMENTS,
     BOUND_AMOUNTS,
+    BOUND_CREDITS,
     GROUP_LINES,
     BOUND_ADDITIONS,
     MAKE_PLAN,

@@ -93,6 +93,10 @@ def differences(payload: Mapping[str, Any], record: Mapping[str, Any], marker: M
         compare(field, api_date(payload[field]), api_date(record.get(field)))
     compare("invoiceDescription", _plain(payload["invoiceDescription"]), _plain(record.get("invoiceDescription")))
     compare("marker", marker.read(payload), marker.read(record))
+    if "taxableFlag" in payload:
+        compare("taxableFlag", payload["taxableFlag"], record.get("taxableFlag"))
+    if "unitCost" in payload:
+        compare("unitCost", _number(payload["unitCost"]), _number(record.get("unitCost")))
     quantity, less, price = (_number(payload[field]) for field in ("quantity", "lessIncluded", "unitPrice"))
     assert quantity is not None
     assert less is not None

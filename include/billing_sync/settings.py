@@ -78,6 +78,20 @@ def _agreement_name(text: str) -> str:
     return text.strip()
 
 
+PLACEHOLDERS = ("subscription", "charge_type", "period", "quantity_and_price")
+
+
+def _description_template(text: str) -> str:
+    named = re.findall(r"\{([^{}]*)\}", text)
+    unknown = sorted(set(named) - set(PLACEHOLDERS))
+    known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+    if unknown:
+        raise ValueError(f"the placeholders {known}, and not {', '.join(f'{{{name}}}' for name in unknown)}")
+    if not named or re.search(r"[{}]", re.sub(r"\{[^{}]*\}", "", text)) or len(text) > 500 or not text.isprintable():
+        raise ValueError(f"a text of at most 500 characters on one line, with one or more of the placeholders {known}")
+    return text.strip()
+
+
 PARSERS: dict[str, Callable[[str], Any]] = {
     "environment": _environment,
     "accepted_statuses": _words,
@@ -90,6 +104,10 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "price_fallback": _one_of("one_unit", "hold"),
     "negative_additions": _one_of("send", "hold"),
     "zero_amounts": _one_of("send", "skip"),
+    "credits": _one_of("hold", "send"),
+    "taxable": _one_of("product", "on", "off"),
+    "unit_cost": _one_of("off", "incoming_invoice"),
+    "description_template": _description_template,
     "late_lines": _one_of("next_open_cycle", "hold"),
     "lookback_months": _whole_number(2, 12),
     "marker_carrier": _one_of("serial_number", "description", "custom_field"),

@@ -428,7 +428,7 @@ class ConnectWise:
         quantity: Decimal = wanted.get("quantity", Decimal(1))
         included: Decimal = wanted.get("lessIncluded", Decimal(0))
         price = self._priced(number(wanted.get("unitPrice", product["price"])))
-        cost = number(wanted.get("unitCost", product["cost"]))
+        cost = self._priced(number(wanted.get("unitCost", product["cost"])))
         billed = EXACT.subtract(quantity, included)
         ext_price, ext_cost = line_amount(billed, price), line_amount(billed, cost)
         record: Json = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from billing_sync.db import Connection
     from local_stack.postgres import Postgres
 
-SEEDED = ("billing.setting", "billing.charge_type", "billing.held_reason_code")
+SEEDED = ("billing.setting", "billing.charge_type_version", "billing.charge_type", "billing.held_reason_code")
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     decide.REFRESH_REFERENCE: (),
     decide.REFRESH_OFFERS: (),
     decide.LOAD_INVOICES: (),
+    decide.LOAD_COSTS: (),
     decide.CHECK_SOURCE: (),
     decide.MAP_LINES: (),
     decide.RESOLVE_AGREEMENTS: (),
@@ -32,6 +33,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     decide.HOLD_LINES: (),
     decide.BOUND_AGREEMENTS: (),
     decide.BOUND_AMOUNTS: (),
+    decide.BOUND_CREDITS: (),
     decide.GROUP_LINES: (),
     decide.BOUND_ADDITIONS: (),
     decide.MAKE_PLAN: ("delivery.plan_item", "delivery.plan_item_line", "delivery.plan_agreement"),  # a proposed plan is made anew

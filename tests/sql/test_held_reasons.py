@@ -186,7 +186,7 @@ CASES: list[tuple[str, str, Step, Step]] = [
     (
         "credit",
         "negative_amount",
-        all_of(setting(negative_additions="hold"), fields(unit_price=-10, total=Decimal(-20))),
+        all_of(setting(negative_additions="hold", credits="send"), fields(unit_price=-10, total=Decimal(-20))),
         setting(negative_additions="send"),
     ),
 ]  # fmt: skip
@@ -245,7 +245,7 @@ def test_a_line_shows_all_its_reasons_at_once(world: World) -> None:
 
     assert world.reasons(line) == {
         "agreement_currency_differs", "agreement_not_usable", "agreement_prorates", "billing_cycle_unsupported",
-        "invoice_does_not_add_up", "negative_amount", "offer_unmapped",
+        "credit_exceeds_charge", "invoice_does_not_add_up", "negative_amount", "offer_unmapped",
     }  # fmt: skip
 
 

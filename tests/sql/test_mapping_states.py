@@ -146,7 +146,7 @@ def test_values_typed_by_a_person_win_over_rules_and_are_named(world: World) -> 
     assert {name: decision[name] for name in typed} == typed
     assert decision["amount"] == Decimal("21.75")
     assert decision["rules"]["user_updated"] == [
-        "effective_date", "cancelled_date", "quantity", "unit_price", "invoice_description"
+        "effective_date", "cancelled_date", "quantity", "unit_price", "invoice_description", "product"
     ]  # fmt: skip
     assert "charge_start_rule" not in decision["rules"]
     assert world.proof(invoice) | {} == {
@@ -171,7 +171,7 @@ def test_date_rules_of_a_charge_type_are_applied_and_stamped_on_the_line(world: 
     world.invoice(world.customer(), line, day=MAY.replace(day=20))
     world.update(
         "billing.charge_type", "charge_type", "UsageFee",
-        charge_start_rule="invoice_date", charge_end_rule="last_day_of_invoice_month", version=4,
+        charge_start_rule="invoice_date", charge_end_rule="last_day_of_invoice_month",
     )  # fmt: skip
 
     world.decide()
@@ -179,7 +179,7 @@ def test_date_rules_of_a_charge_type_are_applied_and_stamped_on_the_line(world: 
     decision = world.decision(line)
     assert (decision["effective_date"], decision["cancelled_date"]) == (MAY.replace(day=20), MAY.replace(day=31))
     assert decision["rules"] == {
-        "charge_type_version": 4, "charge_start_rule": "invoice_date", "charge_end_rule": "last_day_of_invoice_month"
+        "charge_type_version": 2, "charge_start_rule": "invoice_date", "charge_end_rule": "last_day_of_invoice_month"
     }  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def test_a_rule_never_changes_a_delivered_line(world: World) -> None:
     world.night()
     before = world.decision(line)
     world.update(
-        "billing.charge_type", "charge_type", "UsageFee", charge_start_rule="last_day_of_charge_month", version=2
+        "billing.charge_type", "charge_type", "UsageFee", charge_start_rule="last_day_of_charge_month"
     )
 
     counts = world.night()

@@ -18,6 +18,8 @@ with deliverable as (
         decision.quantity,
         decision.unit_price,
         decision.invoice_description,
+        decision.taxable_flag,
+        decision.unit_cost,
         decision.cycle_start,
         decision.cycle_end,
         agreement.next_invoice_date,
@@ -45,7 +47,7 @@ with deliverable as (
             select from billing.held_reason as reason
             where
                 reason.line_id = line.line_id
-                and reason.reason_code in ('amount_above_bound', 'customer_total_unusual')
+                and reason.reason_code in ('amount_above_bound', 'customer_total_unusual', 'credit_exceeds_charge')
         )
 ),
 marked as (
@@ -53,9 +55,11 @@ marked as (
         deliverable.*,
         coalesce(
             lag(cycle_end) over subscription + 1 <> cycle_start
-            or (product_id, quantity::numeric, unit_price::numeric, invoice_description) is distinct from (
+            or (product_id, quantity::numeric, unit_price::numeric, invoice_description, taxable_flag, unit_cost::numeric)
+            is distinct from (
                 lag(product_id) over subscription, lag(quantity::numeric) over subscription,
-                lag(unit_price::numeric) over subscription, lag(invoice_description) over subscription
+                lag(unit_price::numeric) over subscription, lag(invoice_description) over subscription,
+                lag(taxable_flag) over subscription, lag(unit_cost::numeric) over subscription
             ),
             true
         ) as starts_group
@@ -107,11 +111,16 @@ left join ledger
     and ledger.agreement_id = founded.agreement_id
     and ledger.last_cycle_end + 1 = founded.group_start
     and (ledger.payload -> 'product' ->> 'id')::integer = founded.product_id
+    -- What was sent once cannot be left to the product again.
+    and (not ledger.payload ? 'taxableFlag' or founded.taxable_flag is not null)
+    and (not ledger.payload ? 'unitCost' or founded.unit_cost is not null)
     and (
         (ledger.last_cycle_end < founded.next_invoice_date and ledger.is_proven)
         or (
             (ledger.payload ->> 'quantity')::numeric = founded.quantity
             and (ledger.payload ->> 'unitPrice')::numeric = founded.unit_price
+            and (ledger.payload ->> 'taxableFlag')::boolean is not distinct from founded.taxable_flag
+            and (ledger.payload ->> 'unitCost')::numeric is not distinct from founded.unit_cost::numeric
             and ledger.payload ->> 'invoiceDescription' = founded.invoice_description
                 || case when billing.text_setting('marker_carrier') = 'description' then ' [' || ledger.marker || ']' else '' end
         )

@@ -164,12 +164,18 @@ cross join lateral (values
         format('starts %s, billing starts %s', decision.effective_date, agreement.bill_start_date)),
     ('unknown_charge_type', charge_type.charge_type is null, coalesce(line.charge_type, 'none')),
     ('dates_missing',
-        (
-            (line.charge_start_date is null or line.charge_end_date is null or line.charge_end_date < line.charge_start_date)
+        coalesce(override.effective_date, line.charge_start_date) is null
+        or coalesce(override.cancelled_date, line.charge_end_date) is null
+        or (
+            line.charge_end_date < line.charge_start_date
             and (override.effective_date is null or override.cancelled_date is null)
         )
         or (agreement.agreement_id is not null and charge_type.charge_type is not null and decision.effective_date is null),
         format('charge from %s to %s', coalesce(line.charge_start_date::text, '?'), coalesce(line.charge_end_date::text, '?'))),
+    ('typed_dates_not_usable',
+        decision.cancelled_date > decision.cycle_end or decision.cancelled_date < decision.effective_date,
+        format('from %s to %s, billing cycle %s to %s', decision.effective_date, decision.cancelled_date,
+            decision.cycle_start, decision.cycle_end)),
     ('price_not_representable',
         decision.unit_price is null and line.quantity is not null and line.unit_price is not null and line.total_price is not null,
         format('%s x %s should give %s', line.quantity, line.unit_price, line.total_price)),

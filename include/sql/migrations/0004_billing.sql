@@ -32,6 +32,7 @@ create table billing.charge_type (
     charge_start_rule text not null default 'as_invoiced',
     charge_end_rule text not null default 'as_invoiced',
     default_product_id integer references mapping.product,
+    taxable text check (taxable in ('product', 'on', 'off')),
     version integer not null default 1,
     check (charge_start_rule in (
         'as_invoiced', 'first_day_of_charge_month', 'last_day_of_charge_month', 'first_day_of_invoice_month',
@@ -47,6 +48,7 @@ create table billing.charge_type (
 comment on table billing.charge_type is 'Charge types we know, how they are named on the customer''s invoice, and the rules for their dates. Others are held.';
 comment on column billing.charge_type.default_product_id is 'For lines without an offer, as custom charges often are. Null: they are held.';
 comment on column billing.charge_type.charge_start_rule is 'Gives the Addition''s effectiveDate; "charge month" is the month of the charge''s own start (or end), "next month" the one after the invoice date.';
+comment on column billing.charge_type.taxable is 'Of its Additions; null: as the setting taxable says.';
 create trigger history after insert or update or delete on billing.charge_type
     for each row execute function audit.record_change('charge_type');
 insert into billing.charge_type (charge_type, display_name, is_recurring) values

@@ -195,7 +195,7 @@ comment on function delivery.marker_for(text) is 'The delivery key as ConnectWis
 
 create function delivery.payload_for(
     product_id integer, quantity numeric, unit_price numeric, effective_date date, cancelled_date date,
-    invoice_description text, marker text
+    invoice_description text, marker text, taxable_flag boolean, unit_cost numeric
 ) returns jsonb language sql stable as $$
     select jsonb_build_object(
         'product', jsonb_build_object('id', product_id),
@@ -213,9 +213,11 @@ create function delivery.payload_for(
         )))
         else '{}'
     end
+    -- What is not known is left out: the product decides.
+    || jsonb_strip_nulls(jsonb_build_object('taxableFlag', taxable_flag, 'unitCost', trim_scale(unit_cost)))
     from (select billing.text_setting('marker_carrier') as carrier) as setting
 $$;
-comment on function delivery.payload_for(integer, numeric, numeric, date, date, text, text) is
+comment on function delivery.payload_for(integer, numeric, numeric, date, date, text, text, boolean, numeric) is
 'The Addition as ConnectWise shall hold it, in its field names.';
 
 create view billing.line_in_scope as

@@ -48,6 +48,8 @@ with desired as (
         decision.quantity,
         decision.unit_price,
         decision.invoice_description,
+        decision.taxable_flag,
+        decision.unit_cost,
         min(decision.effective_date) as effective_date,
         max(decision.cancelled_date) as cancelled_date,
         sum(decision.amount) as amount
@@ -63,7 +65,7 @@ with desired as (
         )
     group by
         decision.delivery_key, decision.agreement_id, decision.company_id, decision.product_id, line.subscription_id,
-        decision.quantity, decision.unit_price, decision.invoice_description
+        decision.quantity, decision.unit_price, decision.invoice_description, decision.taxable_flag, decision.unit_cost
 ),
 complete as (
     select
@@ -78,7 +80,7 @@ complete as (
     cross join lateral (
         select delivery.payload_for(
             desired.product_id, desired.quantity, desired.unit_price, desired.effective_date, desired.cancelled_date,
-            desired.invoice_description, desired.marker
+            desired.invoice_description, desired.marker, desired.taxable_flag, desired.unit_cost
         ) as payload
     ) as fresh
     left join delivery.addition as ledger using (delivery_key)
