@@ -194,7 +194,7 @@ def export_rules(path: Annotated[Path, typer.Argument(help="CSV file to write")]
 def import_rules(
     path: Annotated[Path, typer.Argument(help="CSV file to read; columns as export writes them")], person: Person = ME
 ) -> None:
-    """Read rules of charge types from a CSV file, all or nothing. Counts for lines not delivered yet."""
+    """Read rules of charge types from a CSV file, all or nothing. Counts for lines loaded from then on."""
     from billing_sync.rules import import_rules as store
     from billing_sync.rules import read_rules_file
 
@@ -202,6 +202,25 @@ def import_rules(
     with _database() as connection:
         changed = store(connection, frame, person=person)
     console.print(f"{len(frame)} charge types read, {changed} changed")
+
+
+@rules_app.command("apply-again")
+def apply_rules_again(
+    period: Annotated[str | None, typer.Option("--period", help="Billing period, e.g. 2026-05")] = None,
+    organization: Annotated[str | None, typer.Option("--organization", help="AppXite id")] = None,
+    line: Annotated[list[int] | None, typer.Option("--line", help="Id of a line; may be given several times.")] = None,
+    person: Person = ME,
+) -> None:
+    """Give undelivered lines the current rules of their charge type; the next run decides them again."""
+    from billing_sync.rules import apply_rules_again as apply_again
+    from billing_sync.run import parse_billing_period
+
+    month = parse_billing_period(period) if period is not None else None
+    with _database() as connection:
+        changed = apply_again(
+            connection, person=person, period=month, organization_id=organization, line_ids=line or []
+        )
+    console.print(f"{changed} lines changed; the next run decides them by the current rules")
 
 
 @agreement_rules_app.command("export")

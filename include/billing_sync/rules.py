@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +12,7 @@ from psycopg.errors import CheckViolation
 from billing_sync.db import Connection
 from billing_sync.errors import ConfigurationError
 from billing_sync.mappings import is_target_id, read_csv
+from billing_sync.run import log_entry
 
 DATE_RULES = (
     "as_invoiced",
@@ -22,8 +25,10 @@ DATE_RULES = (
     "invoice_date",
     "next_invoice_date",
 )
-PRODUCT = "default_product_id"  # a file without this column leaves them as they are
+PRODUCT = "default_product_id"
 COLUMNS = ("charge_type", "display_name", "is_recurring", "charge_start_rule", "charge_end_rule")
+TAXABLE = ("", "product", "on", "off")  # "": as the setting taxable says
+MORE_COLUMNS = (PRODUCT, "taxable")  # a file without such a column leaves them as they are
 YES_NO = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -32,11 +37,11 @@ def export_rules(connection: Connection) -> pd.DataFrame:
     rows = connection.execute(
         """
         select charge_type, display_name, case when is_recurring then 'yes' else 'no' end, charge_start_rule,
-            charge_end_rule, default_product_id::text
+            charge_end_rule, default_product_id::text, taxable
         from billing.charge_type order by charge_type
         """
     ).fetchall()
-    return pd.DataFrame(rows, columns=[*COLUMNS, PRODUCT], dtype="str")
+    return pd.DataFrame(rows, columns=[*COLUMNS, *MORE_COLUMNS], dtype="str")
 
 
 def read_rules_file(path: Path) -> pd.DataFrame:
@@ -45,13 +50,15 @@ def read_rules_file(path: Path) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
         raise ConfigurationError(f"{path} lacks the column {', '.join(missing)}. It has: {', '.join(frame.columns)}.")
-    frame = frame.assign(**{column: frame[column].str.strip() for column in (*COLUMNS, PRODUCT) if column in frame})
+    frame = frame.assign(**{column: frame[column].str.strip() for column in (*COLUMNS, *MORE_COLUMNS) if column in frame})
     problems = []
     for number, row in enumerate(frame.to_dict("records"), start=2):
         if not row["charge_type"] or not row["display_name"]:
             problems.append(f"line {number}: charge_type or display_name is empty")
         if row["is_recurring"].lower() not in YES_NO:
             problems.append(f"line {number}: is_recurring {row['is_recurring']!r} is neither yes nor no")
+        if row.get("taxable", "") not in TAXABLE:
+            problems.append(f"line {number}: taxable {row['taxable']!r} is none of product, on, off, and not empty")
         problems.extend(
             f"line {number}: {column} {row[column]!r} is none of {', '.join(DATE_RULES)}"
             for column in ("charge_start_rule", "charge_end_rule")
@@ -69,7 +76,8 @@ def read_rules_file(path: Path) -> pd.DataFrame:
 def import_rules(connection: Connection, frame: pd.DataFrame, *, person: str) -> int:
     """Store rules, all or nothing; charge types that the frame does not name stay as they are.
 
-    Rules count for lines not delivered yet, from the next run on. Returns how many charge types changed.
+    A change makes a new version, which counts for lines loaded from then on; see `apply_rules_again` for others.
+    Returns how many charge types changed.
     """
     changed: set[str] = set()
     try:
@@ -79,19 +87,22 @@ def import_rules(connection: Connection, frame: pd.DataFrame, *, person: str) ->
                 done = connection.execute(
                     """
                     insert into billing.charge_type as known
-                        (charge_type, display_name, is_recurring, charge_start_rule, charge_end_rule)
+                        (charge_type, display_name, is_recurring, charge_start_rule, charge_end_rule, taxable)
                     values (%(charge_type)s, %(display_name)s, %(is_recurring)s, %(charge_start_rule)s,
-                        %(charge_end_rule)s)
+                        %(charge_end_rule)s, nullif(%(taxable)s, ''))
                     on conflict (charge_type) do update set
                         display_name = excluded.display_name, is_recurring = excluded.is_recurring,
                         charge_start_rule = excluded.charge_start_rule, charge_end_rule = excluded.charge_end_rule,
-                        version = known.version + 1
+                        taxable = case when %(has_taxable)s then excluded.taxable else known.taxable end
                     where (known.display_name, known.is_recurring, known.charge_start_rule, known.charge_end_rule)
                         is distinct from (excluded.display_name, excluded.is_recurring, excluded.charge_start_rule,
                             excluded.charge_end_rule)
+                        or (%(has_taxable)s and known.taxable is distinct from excluded.taxable)
                     """,
                     {
                         **{column: row[column] for column in COLUMNS},
+                        "taxable": row.get("taxable", ""),
+                        "has_taxable": "taxable" in frame,
                         "is_recurring": YES_NO[str(row["is_recurring"]).lower()],
                     },
                 )
@@ -126,7 +137,7 @@ def _set_default_products(connection: Connection, frame: pd.DataFrame) -> list[s
         )
     done = connection.execute(
         """
-        update billing.charge_type as known set default_product_id = given.product_id, version = known.version + 1
+        update billing.charge_type as known set default_product_id = given.product_id
         from unnest(%s::text[], %s::integer[]) as given (charge_type, product_id)
         where known.charge_type = given.charge_type and known.default_product_id is distinct from given.product_id
         returning known.charge_type
@@ -134,3 +145,60 @@ def _set_default_products(connection: Connection, frame: pd.DataFrame) -> list[s
         [[name for name, _ in given], [product for _, product in given]],
     ).fetchall()
     return [row[0] for row in done]
+
+
+def apply_rules_again(
+    connection: Connection,
+    *,
+    person: str,
+    period: date | None = None,
+    organization_id: str | None = None,
+    line_ids: Sequence[int] = (),
+) -> int:
+    """Give undelivered lines the current version of their charge type's rules; the next run decides them by it.
+
+    The lines are those of the billing period (its first day), of the organization and of these ids: all that is given
+    counts at once. A plan that waits does not deliver the lines that changed. Delivered lines stay as they are.
+    Returns how many lines changed. Raises ConfigurationError when nothing is given, or a line is not known.
+    """
+    if period is None and organization_id is None and not line_ids:
+        raise ConfigurationError("Say which lines: a billing period, an organization or line ids.")
+    with connection.transaction():
+        connection.execute("select set_config('billing.user', %s, true)", [person])
+        connection.execute("select pg_advisory_xact_lock(hashtext('billing.decide'))")
+        known = connection.execute(
+            "select line_id from billing.invoice_line where line_id = any(%s)", [list(line_ids)]
+        ).fetchall()
+        unknown = sorted(set(line_ids) - {line_id for (line_id,) in known})
+        if unknown:
+            raise ConfigurationError(f"There is no line {', '.join(map(str, unknown))}.")
+        changed = connection.execute(
+            """
+            update billing.line_decision as known
+            set charge_type_version_id = newest.charge_type_version_id, delivery_key = null
+            from billing.invoice_line as line
+            join billing.invoice as invoice using (invoice_id)
+            join billing.charge_type as charge_type using (charge_type)
+            join billing.charge_type_version as newest using (charge_type, version)
+            where
+                known.line_id = line.line_id
+                and known.charge_type_version_id <> newest.charge_type_version_id
+                and not exists (select from delivery.addition_line as carried where carried.line_id = line.line_id)
+                and (%(period)s::date is null or invoice.billing_period = %(period)s::date)
+                and (%(organization_id)s::text is null or invoice.organization_id = %(organization_id)s::text)
+                and (cardinality(%(line_ids)s::bigint[]) = 0 or line.line_id = any(%(line_ids)s::bigint[]))
+            """,
+            {"period": period, "organization_id": organization_id, "line_ids": list(line_ids)},
+        ).rowcount
+        chosen = [
+            words
+            for words in (
+                f"period {period:%Y-%m}" if period else "",
+                f"organization {organization_id}" if organization_id else "",
+                f"lines {', '.join(map(str, line_ids))}" if line_ids else "",
+            )
+            if words
+        ]
+        message = f"{person} applied rules again to {', '.join(chosen)}: {changed} lines changed"
+        log_entry(connection, None, "INFO", "rules_applied_again", message, lines=changed, by=person)
+    return changed

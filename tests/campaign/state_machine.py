@@ -170,7 +170,7 @@ class Billing(RuleBasedStateMachine):
             """
             insert into billing.override (line_id, unit_price, is_excluded, reason) values (%s, %s, %s, 'tests')
             on conflict (line_id) do update set
-                unit_price = excluded.unit_price, is_excluded = excluded.is_excluded, version = override.version + 1
+                unit_price = excluded.unit_price, is_excluded = excluded.is_excluded, reason = excluded.reason
             """,
             [line_id, price, is_excluded],
         )

@@ -246,8 +246,8 @@ using (
             'billed_as_one_unit', case when is_one_unit then true end,
             'override_version', override_version,
             'user_updated', case when override_version is not null then to_jsonb(array_remove(array[
-                case when typed_effective_date is not null then 'effective_date' end,
-                case when typed_cancelled_date is not null then 'cancelled_date' end,
+                case when typed_effective_date = effective_date then 'effective_date' end,
+                case when typed_cancelled_date >= effective_date or (typed_cancelled_date < effective_date and not is_late) then 'cancelled_date' end,
                 case when typed_quantity is not null then 'quantity' end,
                 case when typed_unit_price is not null then 'unit_price' end,
                 case when typed_description is not null then 'invoice_description' end,

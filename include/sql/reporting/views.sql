@@ -51,15 +51,61 @@ select
     (
         select array_agg(reason.reason_code order by reason.reason_code) from billing.held_reason as reason
         where reason.line_id = line.line_id and carried.line_id is null
-    ) as held_reasons
+    ) as held_reasons,
+    jsonb_strip_nulls(jsonb_build_object(
+        'effective_date', case
+            when decision.rules -> 'user_updated' ? 'effective_date' then 'User Updated'
+            when decision.effective_date = line.charge_start_date and decision.rules ->> 'charge_start_rule' = 'as_invoiced' then 'as invoiced'
+            when decision.effective_date is not null then 'System Updated'
+        end,
+        'cancelled_date', case
+            when decision.rules -> 'user_updated' ? 'cancelled_date' then 'User Updated'
+            when decision.cancelled_date = line.charge_end_date and decision.rules ->> 'charge_end_rule' = 'as_invoiced' then 'as invoiced'
+            when decision.cancelled_date is not null then 'System Updated'
+        end,
+        'quantity', case
+            when decision.rules -> 'user_updated' ? 'quantity' then 'User Updated'
+            when decision.quantity::numeric = line.quantity::numeric then 'as invoiced'
+            when decision.quantity is not null then 'System Updated'
+        end,
+        'unit_price', case
+            when decision.rules -> 'user_updated' ? 'unit_price' then 'User Updated'
+            when decision.unit_price::numeric = line.unit_price::numeric then 'as invoiced'
+            when decision.unit_price is not null then 'System Updated'
+        end,
+        'invoice_description', case
+            when decision.rules -> 'user_updated' ? 'invoice_description' then 'User Updated'
+            when decision.invoice_description is not null then 'System Updated'
+        end,
+        'agreement', case
+            when decision.agreement_source = 'override' then 'User Updated'
+            when decision.agreement_id is not null then 'System Updated'
+        end,
+        'product', case
+            when decision.rules -> 'user_updated' ? 'product' then 'User Updated'
+            when decision.product_id is not null then 'System Updated'
+        end
+    )) as value_sources,
+    charge_type_version.version as charge_type_version,
+    charge_type_version.valid_from as rules_valid_from,
+    decision.taxable_flag,
+    decision.unit_cost,
+    decision.corrects_line_id,
+    decision.corrects_subscription_id,
+    decision.corrects_told_by
 from billing.invoice_line as line
 join billing.invoice as invoice using (invoice_id)
 join mapping.organization as organization using (organization_id)
 left join billing.line_decision as decision on decision.line_id = line.line_id
 left join delivery.addition_line as carried on carried.line_id = line.line_id
 left join delivery.addition as ledger on ledger.delivery_key = carried.delivery_key
-left join mapping.company as company on company.company_id = coalesce(ledger.company_id, decision.company_id);
+left join mapping.company as company on company.company_id = coalesce(ledger.company_id, decision.company_id)
+left join billing.charge_type_version as charge_type_version
+    on charge_type_version.charge_type_version_id = decision.charge_type_version_id;
 comment on view reporting.invoice_line is 'Every line of every accepted invoice and what became of it.';
+comment on column reporting.invoice_line.value_sources is 'Per value: User Updated (a person typed it), System Updated (a rule, mapping or setting gave it) or as invoiced. A value that is not decided is not in it.';
+comment on column reporting.invoice_line.charge_type_version is 'The version of the charge type''s rules that the line was loaded with: billing.charge_type_version.';
+comment on column reporting.invoice_line.corrects_line_id is 'Of a credit: the line that it takes back, if it can be told; corrects_told_by says how.';
 comment on column reporting.invoice_line.outcome is 'delivered, held, excluded, awaiting approval or in doubt.';
 
 create view reporting.money_by_customer as
