@@ -125,7 +125,7 @@ where
 
 -- 3. More credit than charge. In the order in which they were invoiced, what is delivered first: the credits that still
 -- fit are free, those after them wait.
-create temporary table beyond_bound on commit drop as
+create temporary table beyond_charge on commit drop as
 with marked as (
     select
         account_line.*,
@@ -175,38 +175,38 @@ where
     billing.text_setting('credits') = 'hold'
     and summed.credited > summed.charged
     and not billing.is_within(summed.amount, allowance.up_to);
-analyze beyond_bound;
+analyze beyond_charge;
 
-create temporary table released_line on commit drop as
+create temporary table covered_credit on commit drop as
 select known.line_id
 from billing.held_reason as known
 join billing.line_in_scope as scope using (line_id)
 where
     known.reason_code = 'credit_exceeds_charge'
-    and not exists (select from beyond_bound where beyond_bound.line_id = known.line_id);
+    and not exists (select from beyond_charge where beyond_charge.line_id = known.line_id);
 
 delete from billing.held_reason as known
-using released_line
-where known.line_id = released_line.line_id and known.reason_code = 'credit_exceeds_charge';
+using covered_credit
+where known.line_id = covered_credit.line_id and known.reason_code = 'credit_exceeds_charge';
 
 merge into billing.held_reason as known
-using beyond_bound on known.line_id = beyond_bound.line_id and known.reason_code = 'credit_exceeds_charge'
+using beyond_charge on known.line_id = beyond_charge.line_id and known.reason_code = 'credit_exceeds_charge'
 when matched and (known.detail, known.bound_key, known.bound_figure::numeric)
-    is distinct from (beyond_bound.detail, beyond_bound.bound_key, beyond_bound.figure) then
-    update set detail = beyond_bound.detail, bound_key = beyond_bound.bound_key, bound_figure = beyond_bound.figure
+    is distinct from (beyond_charge.detail, beyond_charge.bound_key, beyond_charge.figure) then
+    update set detail = beyond_charge.detail, bound_key = beyond_charge.bound_key, bound_figure = beyond_charge.figure
 when not matched then insert (line_id, reason_code, detail, bound_key, bound_figure)
-    values (beyond_bound.line_id, 'credit_exceeds_charge', beyond_bound.detail, beyond_bound.bound_key, beyond_bound.figure);
+    values (beyond_charge.line_id, 'credit_exceeds_charge', beyond_charge.detail, beyond_charge.bound_key, beyond_charge.figure);
 
 update billing.line_decision as known
 set outcome = 'held', delivery_key = null, run_id = audit.current_run_id(), decided_at = now()
-where known.outcome = 'deliver' and known.line_id in (select beyond_bound.line_id from beyond_bound);
+where known.outcome = 'deliver' and known.line_id in (select beyond_charge.line_id from beyond_charge);
 
 -- Free again when nothing else holds it that was found before this file.
 update billing.line_decision as known
 set outcome = 'deliver', run_id = audit.current_run_id(), decided_at = now()
 where
     known.outcome = 'held'
-    and known.line_id in (select released_line.line_id from released_line)
+    and known.line_id in (select covered_credit.line_id from covered_credit)
     and not exists (
         select from billing.held_reason as remaining
         join billing.held_reason_code as code using (reason_code)
