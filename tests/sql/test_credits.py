@@ -142,6 +142,17 @@ def test_a_credit_without_subscription_is_covered_by_the_charges_of_its_offer_or
     assert billed(world, customer) == Decimal("12.00")
 
 
+def test_a_discount_typed_by_hand_is_covered_by_all_that_the_customer_is_charged(world: World) -> None:
+    discount, too_much = credit(8, charge_type="UserCorrection", subscription_id="cheap"), credit(13)
+    too_much.charge_type = "UserCorrection"
+    customer, _ = charged_and_credited(world, discount, too_much)
+
+    assert world.is_carried(discount)
+    assert world.decision(discount)["corrects_line_id"] is None
+    assert world.reasons(too_much) == {"credit_exceeds_charge"}
+    assert billed(world, customer) == Decimal("12.00")
+
+
 def test_another_customers_charge_covers_no_credit(world: World) -> None:
     world.invoice(world.customer(), monthly(MAY))
     refund = credit(8)

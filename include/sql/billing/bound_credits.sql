@@ -1,6 +1,7 @@
 -- Guarantees: each credit knows what it corrects, where that can be told. A credit beyond what was charged for the same
 -- thing and time is held until a person lets it pass (billing.bound_allowance), or the charge is there. Other lines go on.
--- The same thing is the subscription; without one, the offer within the organization; without either, the organization.
+-- The same thing is the subscription; without one, the offer within the organization; without either, and for what the
+-- seller types by hand (UserCorrection: discounts, goodwill), all that the organization is charged.
 -- The same time: charge periods that overlap, directly or through others. Charged is what is delivered or is to be
 -- delivered: so it runs after every other reason to hold a line is known, and before lines are grouped, so that no
 -- Addition is founded by a held line.
@@ -12,14 +13,21 @@ select pg_advisory_xact_lock(hashtext('billing.decide'));
 create temporary table open_credit on commit drop as
 select
     line.line_id, line.subscription_id, line.offer_id, line.currency, invoice.organization_id, invoice.invoice_reference,
+    thing.subscription_id as account_subscription_id,
+    thing.offer_id as account_offer_id,
     concat_ws(
         '/', invoice.organization_id, line.currency,
-        coalesce('subscription ' || line.subscription_id, 'offer ' || line.offer_id, 'all')
+        coalesce('subscription ' || thing.subscription_id, 'offer ' || thing.offer_id, 'all')
     ) as account
 from billing.line_in_scope as scope
 join billing.invoice_line as line using (line_id)
 join billing.invoice as invoice on invoice.invoice_id = line.invoice_id
 join billing.line_decision as decision on decision.line_id = line.line_id
+cross join lateral (
+    select
+        case when line.charge_type is distinct from 'UserCorrection' then line.subscription_id end as subscription_id,
+        case when line.charge_type is distinct from 'UserCorrection' and line.subscription_id is null then line.offer_id end as offer_id
+) as thing
 where line.revision = 1 and coalesce(decision.amount, line.total_price) < 0 and decision.outcome <> 'excluded';
 alter table open_credit add primary key (line_id);
 analyze open_credit;
@@ -44,7 +52,8 @@ select
     coalesce(line.charge_start_date, line.charge_end_date, invoice.invoice_date) as first_day,
     greatest(line.charge_end_date, coalesce(line.charge_start_date, line.charge_end_date, invoice.invoice_date)) as last_day
 from (
-    select distinct organization_id, currency, subscription_id, case when subscription_id is null then offer_id end as offer_id, account
+    select distinct
+        organization_id, currency, account, account_subscription_id as subscription_id, account_offer_id as offer_id
     from open_credit
 ) as account
 join billing.invoice as invoice on invoice.organization_id = account.organization_id
@@ -84,6 +93,7 @@ with candidate as (
         and charge.amount > 0
         and charge.stands
         and charge.offer_id is not distinct from credit.offer_id
+        and (credit.subscription_id is null or charge.subscription_id = credit.subscription_id)
         and (
             (charge.first_day <= own.last_day and charge.last_day >= own.first_day)
             or charge.invoice_number = credit.invoice_reference
