@@ -177,6 +177,7 @@ def test_bounds_from_the_command_line(parked: Pipeline, run: Run) -> None:
 
 
 def test_a_credit_is_let_pass_from_the_command_line(pipeline: Pipeline, run: Run) -> None:
+    pipeline.set(credits="send")
     pipeline.bill(OCT, one_time("credit", OCT, 1, "-50000.01", chargeType="Correction"))
     pipeline.night(OCT)
     (one,) = bounds.parked_now(pipeline.connection)
