@@ -218,11 +218,17 @@ def demo(postgres: Postgres, billing_template: str, tmp_path: Path) -> Iterator[
     postgres.drop_database("billing_demo")
 
 
-def test_the_demo_trips_no_bound(demo: Pipeline) -> None:
+def test_the_demo_trips_no_bound_but_for_credits_of_charges_before_its_time(demo: Pipeline) -> None:
     """As the demo runs them: a month by backfill, then a night over the two that follow. Nothing is delivered here."""
     for kind, periods in (("backfill", [SEP]), ("nightly", [OCT, NOV])):
         demo.plan(kind, periods, approve=False)
-        assert bounds.parked_now(demo.connection) == []
+        parked = bounds.parked_now(demo.connection)
+        assert [one for one in parked if "the customer's oldest invoice here is of 2026-09" not in one.detail] == []
+    assert {
+        month for (month,) in demo.rows(
+            "select billing_period from reporting.held_line where reason_code = 'credit_exceeds_charge'"
+        )
+    } == {SEP}  # fmt: skip
     assert demo.value("select count(*) from delivery.plan_item") > 1000
     with pytest.raises(ConfigurationError, match="Nothing is parked as"):
         bounds.allow(demo.connection, "no_invoices", "1", "Anna")

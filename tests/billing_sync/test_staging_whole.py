@@ -224,7 +224,7 @@ def test_two_equal_rows_of_one_invoice_are_both_billed(
 
 
 def test_an_invoice_that_vanishes_while_it_is_held_is_not_billed_by_the_cure(pipeline: Pipeline) -> None:
-    pipeline.set(negative_additions="hold")
+    pipeline.set(negative_additions="hold", credits="send")
     pipeline.bill(OCT, one_time("other", OCT, 1, "30.00"), customer=1)
     invoice_id = pipeline.bill(OCT, one_time("a", OCT, 1, "-5.00"))
     pipeline.night(OCT)

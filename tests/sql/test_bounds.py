@@ -21,16 +21,10 @@ AUGUST = date(2026, 8, 1)
 
 
 @pytest.fixture(autouse=True)
-def credits_are_sent(request: pytest.FixtureRequest) -> None:
-    """The bounds looked at here judge amounts; that a credit needs a charge is looked at in test_credits.py."""
-    if "world" in request.fixturenames:
-        request.getfixturevalue("world").setting("credits", "send")
-
-
-@pytest.fixture(autouse=True)
 def small_minimum(world: World) -> None:
     """Less than the default, so that a line is still far from its own bound."""
     world.setting("bound_customer_minimum", "1000")
+    world.setting("credits", "send")  # that a credit needs a charge is looked at in test_credits.py
 
 
 def one_time(day: date = MAY, **values: object) -> Line:

@@ -32,12 +32,12 @@ def credit(amount: int, **values: Any) -> Line:
     return Line(quantity=1, unit_price=-amount, **{**given, **values})
 
 
-def charged_and_credited(world: World, *credits: Line, **charge: Any) -> tuple[Customer, Line]:
+def charged_and_credited(world: World, *refunds: Line, **charge: Any) -> tuple[Customer, Line]:
     """A charge of 20.00 for May, delivered; the credits come on the invoice of June."""
     customer, line = world.customer(), monthly(MAY, **charge)
     world.invoice(customer, line)
     world.night()
-    world.invoice(customer, *credits, day=JUNE.replace(day=3))
+    world.invoice(customer, *refunds, day=JUNE.replace(day=3))
     world.night()
     return customer, line
 
@@ -55,7 +55,8 @@ def test_a_credit_within_the_charge_is_delivered_with_its_sign_and_says_what_it_
     assert world.is_carried(refund)
     assert billed(world, customer) == Decimal("12.00")
     shown = world.row(
-        "select corrects_line_id, corrects_subscription_id, corrects_told_by from reporting.invoice_line where line_id = %s",
+        "select corrects_line_id, corrects_subscription_id, corrects_told_by from reporting.invoice_line"
+        " where line_id = %s",
         world.line_id(refund),
     )
     assert shown == {
@@ -104,7 +105,7 @@ def test_a_credit_for_a_charge_before_our_time_is_held_and_says_so(world: World)
     assert world.reasons(refund) == {"credit_exceeds_charge"}
     assert world.value("select detail from billing.held_reason") == (
         "no charge for it is delivered or to be delivered, from 2026-04-10 to 2026-04-30;"
-        " the customer's oldest charge here begins 2026-05-01"
+        " the customer's oldest invoice here is of 2026-05-01"
     )
     assert world.decision(refund)["corrects_told_by"] == "subscription"
 
@@ -291,9 +292,8 @@ def test_what_is_credited_never_exceeds_what_is_charged(world: World, accounts: 
         for step in (MAP_LINES, RESOLVE_AGREEMENTS, APPLY_RULES, HOLD_LINES, BOUND_AMOUNTS, BOUND_CREDITS, GROUP_LINES):
             run_sql_file(world.connection, step, run_id)
         held = world.rows(
-            "select line_key from billing.line_decision join billing.invoice_line using (line_id) where outcome = 'held'"
+            "select line_key from billing.line_decision join billing.invoice_line using (line_id)"
+            " where outcome = 'held'"
         )
-    expected = {
-        f"{number}/{place}" for number, lines in enumerate(accounts, 5001) for place in exceeding(lines)
-    }
+    expected = {f"{number}/{place}" for number, lines in enumerate(accounts, 5001) for place in exceeding(lines)}
     assert {row["line_key"] for row in held} == expected

@@ -69,9 +69,7 @@ def test_an_empty_part_leaves_no_separator(
 )
 def test_the_setting_words_the_description(world: World, template: str, expected: str) -> None:
     world.setting("description_template", template)
-    line = monthly(
-        MAY, charge_type="UsageFee", quantity=3, unit_price=Decimal("3.33333333"), total=Decimal("10.00")
-    )
+    line = monthly(MAY, charge_type="UsageFee", quantity=3, unit_price=Decimal("3.33333333"), total=Decimal("10.00"))
 
     assert described(world, line) == expected
 
@@ -140,7 +138,9 @@ def test_no_text_breaks_the_line_or_hides_anything(functions: Connection, text: 
     cleaned = text_of(functions, "billing.clean_text", text)
 
     assert not [one for one in cleaned if unicodedata.category(one) in ("Cc", "Zl", "Zp")]
-    assert not set(cleaned) & set("\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
+    assert not set(cleaned) & set(
+        "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+    )
     assert cleaned == " ".join(cleaned.split())
     assert text_of(functions, "billing.clean_text", cleaned) == cleaned
     assert [one for one in cleaned if one.isalnum()] == [one for one in text if one.isalnum()]
@@ -148,7 +148,8 @@ def test_no_text_breaks_the_line_or_hides_anything(functions: Connection, text: 
 
 @generated
 @given(
-    text=st.text(st.sampled_from("ab \U0001f600\u00e9"), max_size=60).map(lambda one: one * 3), longest=st.integers(2, 120)
+    text=st.text(st.sampled_from("ab \U0001f600\u00e9"), max_size=60).map(lambda one: one * 3),
+    longest=st.integers(2, 120),
 )
 def test_a_text_is_cut_to_what_fits_as_connectwise_counts(functions: Connection, text: str, longest: int) -> None:
     def units(one: str) -> int:

@@ -188,9 +188,7 @@ def test_a_rule_never_changes_a_delivered_line(world: World) -> None:
     world.invoice(world.customer(), line)
     world.night()
     before = world.decision(line)
-    world.update(
-        "billing.charge_type", "charge_type", "UsageFee", charge_start_rule="last_day_of_charge_month"
-    )
+    world.update("billing.charge_type", "charge_type", "UsageFee", charge_start_rule="last_day_of_charge_month")
 
     counts = world.night()
 

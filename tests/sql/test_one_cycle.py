@@ -97,15 +97,15 @@ def expected(case: Case, late_lines: str) -> tuple[set[str], date, date]:
 def write(world: World, run_id: int, numbered: list[tuple[int, Case]]) -> None:
     """A customer, an agreement, a charge type, an invoice and a line for each case."""
     makers = {
-        "mapping.company": lambda n, case: {"company_id": n, "name": f"C{n}", "status": "Active"},
+        "mapping.company": lambda n, _: {"company_id": n, "name": f"C{n}", "status": "Active"},
         "mapping.agreement": lambda n, case: {
             "agreement_id": n, "agreement_type_id": 1, "company_id": n, "agreement_status": "Active", "currency": "EUR",
             "billing_cycle_id": list(MONTHS).index(case.cycle) + 1, "bill_start_date": case.bill_start,
             "invoicing_cycle": "ContractYear" if case.is_contract_year else "CalendarYear",
             "next_invoice_date": case.next_invoice_date,
         },
-        "mapping.organization": lambda n, case: {"organization_id": str(n), "name": f"O{n}"},
-        "mapping.organization_mapping": lambda n, case: {
+        "mapping.organization": lambda n, _: {"organization_id": str(n), "name": f"O{n}"},
+        "mapping.organization_mapping": lambda n, _: {
             "organization_id": str(n), "company_id": n, "state": "approved", "decided_by": "ann",
         },
         "billing.charge_type": lambda n, case: {

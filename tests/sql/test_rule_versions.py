@@ -25,9 +25,7 @@ def change_rules(world: World, **values: object) -> None:
 
 def version_of(world: World, line: Line) -> int:
     return int(
-        world.value(
-            "select charge_type_version from reporting.invoice_line where line_id = %s", world.line_id(line)
-        )
+        world.value("select charge_type_version from reporting.invoice_line where line_id = %s", world.line_id(line))
     )
 
 
@@ -242,7 +240,13 @@ def test_what_is_not_decided_has_no_source(world: World) -> None:
 
     world.decide()
 
-    assert set(sources(world, line)) == {"effective_date", "cancelled_date", "quantity", "unit_price", "invoice_description"}
+    assert set(sources(world, line)) == {
+        "effective_date",
+        "cancelled_date",
+        "quantity",
+        "unit_price",
+        "invoice_description",
+    }
 
 
 # -- overrides count by themselves ------------------------------------------------------------------------------------

@@ -149,7 +149,16 @@ def test_off_by_default_nothing_is_sent_and_nothing_is_kept(world: World) -> Non
         {"problem": "price: 'x' is no number"},
         {"total": Decimal("16.41"), "quantity": 2_000_000, "unit_price": "0.0000082"},
     ],
-    ids=["subscription", "charge type", "start", "end", "currency", "quantity", "unreadable", "no price gives the total"],
+    ids=[
+        "subscription",
+        "charge type",
+        "start",
+        "end",
+        "currency",
+        "quantity",
+        "unreadable",
+        "no price gives the total",
+    ],
 )
 def test_a_cost_that_is_not_surely_the_lines_is_left_out(world: World, differs: dict[str, Any]) -> None:
     line = monthly(MAY, quantity=differs["quantity"]) if "total" in differs else monthly(MAY)
@@ -228,9 +237,7 @@ def test_billed_as_one_unit_it_costs_all_of_it(world: World) -> None:
 
 
 @pytest.mark.parametrize("is_invoiced", [True, False])
-def test_a_month_of_unknown_cost_never_takes_over_the_cost_of_the_month_before(
-    world: World, is_invoiced: bool
-) -> None:
+def test_a_month_of_unknown_cost_never_takes_over_the_cost_of_the_month_before(world: World, is_invoiced: bool) -> None:
     customer, may = with_cost(world)
     june = monthly(JUNE)
     world.night()

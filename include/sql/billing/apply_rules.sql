@@ -54,7 +54,7 @@ using (
             override.quantity as typed_quantity,
             override.unit_price as typed_unit_price,
             nullif(billing.clean_text(override.invoice_description), '') as typed_description,
-            decision.agreement_source is not distinct from 'override' as has_typed_agreement,
+            coalesce(decision.agreement_source = 'override', false) as has_typed_agreement,
             override.product_id is not null as has_typed_product,
             setting.unit_price_decimals,
             coalesce(variant.recurring_mode, offer_mapping.recurring_mode, setting.recurring_mode) as recurring_mode,
@@ -152,11 +152,11 @@ using (
     final as (
         select
             sent.*,
-            case when is_one_unit then 1 else wanted_quantity end as sent_quantity,
-            case when is_one_unit then sent.total_price else wanted_unit_price end as sent_unit_price,
+            case when sent.is_one_unit then 1 else sent.wanted_quantity end as sent_quantity,
+            case when sent.is_one_unit then sent.total_price else sent.wanted_unit_price end as sent_unit_price,
             -- Only what one incoming line says about this line alone, for the same quantity and in its currency.
-            case when is_one_unit then cost.total_price else billing.unit_price_for(
-                cost.quantity, cost.unit_price, cost.total_price, unit_price_decimals
+            case when sent.is_one_unit then cost.total_price else billing.unit_price_for(
+                cost.quantity, cost.unit_price, cost.total_price, sent.unit_price_decimals
             ) end as unit_cost
         from sent
         left join lateral (
@@ -200,6 +200,13 @@ using (
                 trim_scale(quantity)::text || ' x ' || trim_scale(unit_price)::text
             end as price_words
         from final
+    ),
+    phrased as (
+        select worded.*, template.words as template_words
+        from worded
+        join template
+            on template.has_period = (worded.period_words is not null)
+            and template.has_quantity_and_price = (worded.price_words is not null)
     )
     select
         line_id,
@@ -228,7 +235,7 @@ using (
             -- Values cannot hold a placeholder: their braces are hidden while the template is filled.
             nullif(billing.clean_text(replace(
                 replace(replace(replace(replace(
-                    template.words,
+                    template_words,
                     '{subscription}', replace(subscription_words, '{', chr(1))),
                     '{charge_type}', replace(coalesce(display_name, ''), '{', chr(1))),
                     '{period}', coalesce(period_words, '')),
@@ -255,10 +262,7 @@ using (
                 case when has_typed_product then 'product' end
             ], null)) end
         )) as rules
-    from worded
-    join template
-        on template.has_period = (worded.period_words is not null)
-        and template.has_quantity_and_price = (worded.price_words is not null)
+    from phrased
 ) as decided on known.line_id = decided.line_id
 when matched and (known.charge_type_version_id, known.is_recurring, known.is_late, known.can_be_persistent,
         known.cycle_start, known.cycle_end, known.effective_date, known.cancelled_date, known.quantity::numeric,

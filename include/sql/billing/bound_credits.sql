@@ -25,8 +25,11 @@ join billing.invoice as invoice on invoice.invoice_id = line.invoice_id
 join billing.line_decision as decision on decision.line_id = line.line_id
 cross join lateral (
     select
-        case when line.charge_type is distinct from 'UserCorrection' then line.subscription_id end as subscription_id,
-        case when line.charge_type is distinct from 'UserCorrection' and line.subscription_id is null then line.offer_id end as offer_id
+        case when line.charge_type = 'UserCorrection' then null else line.subscription_id end as subscription_id,
+        case
+            when line.charge_type = 'UserCorrection' or line.subscription_id is not null then null
+            else line.offer_id
+        end as offer_id
 ) as thing
 where line.revision = 1 and coalesce(decision.amount, line.total_price) < 0 and decision.outcome <> 'excluded';
 alter table open_credit add primary key (line_id);
@@ -79,12 +82,12 @@ with candidate as (
     select
         credit.line_id,
         charge.line_id as charge_line_id,
-        credit.invoice_reference is not distinct from charge.invoice_number as is_referred_to,
+        coalesce(credit.invoice_reference = charge.invoice_number, false) as is_referred_to,
         rank() over (
             partition by credit.line_id
             order by
-                credit.invoice_reference is not distinct from charge.invoice_number desc,
-                charge.charge_type in ('Correction', 'UserCorrection')
+                case when credit.invoice_reference = charge.invoice_number then 1 else 2 end,
+                case when charge.charge_type in ('Correction', 'UserCorrection') then 2 else 1 end
         ) as place
     from open_credit as credit
     join account_line as own on own.account = credit.account and own.line_id = credit.line_id
@@ -156,7 +159,7 @@ summed as (
         islands.*,
         coalesce(sum(amount) filter (where amount > 0) over (partition by account, island), 0) as charged,
         -sum(amount) filter (where amount < 0) over (
-            partition by account, island order by is_delivered desc, invoice_date, line_id
+            partition by account, island order by is_delivered desc, invoice_date asc, line_id asc
         ) as credited,
         min(first_day) over (partition by account, island) as island_start,
         max(last_day) over (partition by account, island) as island_end
@@ -170,17 +173,17 @@ select
         when summed.charged > 0 then format('credits of %s, charged %s %s from %s to %s', summed.credited, summed.charged,
             credit.currency, summed.island_start, summed.island_end)
         else format('no charge for it is delivered or to be delivered, from %s to %s%s', summed.first_day, summed.last_day,
-            '; the customer''s oldest charge here begins ' || oldest.charge_start)
+            '; the customer''s oldest invoice here is of ' || oldest.invoice_date)
     end as detail
 from summed
 join open_credit as credit on credit.account = summed.account and credit.line_id = summed.line_id
 cross join lateral (select 'credit_exceeds_charge/' || summed.line_id as bound_key) as key
 left join billing.bound_allowance as allowance on allowance.bound_key = key.bound_key
 left join lateral (
-    select min(line.charge_start_date) as charge_start
-    from billing.invoice as invoice join billing.invoice_line as line using (invoice_id)
-    where invoice.organization_id = credit.organization_id and line.total_price > 0
-) as oldest on oldest.charge_start > summed.first_day
+    select min(invoice.invoice_date) as invoice_date
+    from billing.invoice as invoice
+    where invoice.organization_id = credit.organization_id
+) as oldest on date_trunc('month', oldest.invoice_date) > summed.first_day
 where
     billing.text_setting('credits') = 'hold'
     and summed.credited > summed.charged
