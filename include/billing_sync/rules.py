@@ -50,7 +50,9 @@ def read_rules_file(path: Path) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
         raise ConfigurationError(f"{path} lacks the column {', '.join(missing)}. It has: {', '.join(frame.columns)}.")
-    frame = frame.assign(**{column: frame[column].str.strip() for column in (*COLUMNS, *MORE_COLUMNS) if column in frame})
+    frame = frame.assign(
+        **{column: frame[column].str.strip() for column in (*COLUMNS, *MORE_COLUMNS) if column in frame}
+    )
     problems = []
     for number, row in enumerate(frame.to_dict("records"), start=2):
         if not row["charge_type"] or not row["display_name"]:

@@ -36,7 +36,11 @@ STEPS: dict[str, tuple[str, ...]] = {
     decide.BOUND_CREDITS: (),
     decide.GROUP_LINES: (),
     decide.BOUND_ADDITIONS: (),
-    decide.MAKE_PLAN: ("delivery.plan_item", "delivery.plan_item_line", "delivery.plan_agreement"),  # a proposed plan is made anew
+    decide.MAKE_PLAN: (
+        "delivery.plan_item",
+        "delivery.plan_item_line",
+        "delivery.plan_agreement",
+    ),  # a proposed plan is made anew
     decide.BOUND_PLAN: (),
     prove.PROVE_INVOICES: ("audit.invoice_proof",),  # the proof is made anew
     "staging/prune_extracts.sql": (),

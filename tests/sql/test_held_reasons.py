@@ -561,9 +561,7 @@ ELSEWHERE = {
 def test_every_reason_code_has_a_test(world: World) -> None:
     codes = {row["reason_code"] for row in world.rows("select reason_code from billing.held_reason_code")}
 
-    found_elsewhere = (
-        DELIVERY | BOUNDS | LOADING | ISSUED_AGAIN | SELECTORS | NEW_AGREEMENTS | ELSEWHERE
-    )
+    found_elsewhere = DELIVERY | BOUNDS | LOADING | ISSUED_AGAIN | SELECTORS | NEW_AGREEMENTS | ELSEWHERE
     assert codes == {case[1] for case in CASES} | found_elsewhere
 
 

@@ -48,7 +48,14 @@ select
     money.amount,
     carried.line_id is not null as is_delivered,
     case
-        when money.amount > 0 then carried.line_id is not null or decision.outcome = 'deliver'
+        when money.amount > 0 then
+            carried.line_id is not null
+            or decision.outcome = 'deliver'
+            -- Its agreement comes with this plan, and its credits wait for it as well.
+            or (decision.outcome = 'held' and not exists (
+                select from billing.held_reason as reason
+                where reason.line_id = line.line_id and reason.reason_code <> 'agreement_to_create'
+            ))
         else carried.line_id is not null or (decision.outcome <> 'excluded' and invoice.withdrawn is null)
     end as counts,
     carried.line_id is not null or invoice.withdrawn is null as stands,

@@ -13,6 +13,7 @@ create table billing.charge_type_version (
     charge_start_rule text not null,
     charge_end_rule text not null,
     taxable text,
+    default_product_id integer,
     valid_from timestamptz not null default now(),
     decided_by text not null default audit.current_person(),
     unique (charge_type, version)
@@ -23,9 +24,7 @@ create trigger append_only before update or delete on billing.charge_type_versio
 
 create function billing.count_charge_type_version() returns trigger language plpgsql as $$
 begin
-    if tg_op = 'UPDATE' and (new.display_name, new.is_recurring, new.charge_start_rule, new.charge_end_rule, new.taxable)
-        is not distinct from (old.display_name, old.is_recurring, old.charge_start_rule, old.charge_end_rule, old.taxable)
-    then
+    if tg_op = 'UPDATE' and to_jsonb(new) - 'version' = to_jsonb(old) - 'version' then
         new.version := old.version;
     else
         -- A charge type that was deleted and made again goes on counting.
@@ -35,16 +34,16 @@ begin
     return new;
 end
 $$;
-comment on function billing.count_charge_type_version() is 'Trigger: the version of a charge type counts by itself, when a rule or the name changes.';
+comment on function billing.count_charge_type_version() is 'Trigger: the version of a charge type counts by itself, when anything about it changes.';
 create trigger version before insert or update on billing.charge_type
     for each row execute function billing.count_charge_type_version();
 
 create function billing.keep_charge_type_version() returns trigger language plpgsql as $$
 begin
     insert into billing.charge_type_version (charge_type, version, display_name, is_recurring, charge_start_rule,
-        charge_end_rule, taxable)
+        charge_end_rule, taxable, default_product_id)
     values (new.charge_type, new.version, new.display_name, new.is_recurring, new.charge_start_rule,
-        new.charge_end_rule, new.taxable)
+        new.charge_end_rule, new.taxable, new.default_product_id)
     on conflict (charge_type, version) do nothing;
     return null;
 end
@@ -53,8 +52,10 @@ comment on function billing.keep_charge_type_version() is 'Trigger: keeps every 
 create trigger keep_version after insert or update on billing.charge_type
     for each row execute function billing.keep_charge_type_version();
 
-insert into billing.charge_type_version (charge_type, version, display_name, is_recurring, charge_start_rule, charge_end_rule, taxable)
-select charge_type, version, display_name, is_recurring, charge_start_rule, charge_end_rule, taxable from billing.charge_type;
+insert into billing.charge_type_version (charge_type, version, display_name, is_recurring, charge_start_rule, charge_end_rule,
+    taxable, default_product_id)
+select charge_type, version, display_name, is_recurring, charge_start_rule, charge_end_rule, taxable, default_product_id
+from billing.charge_type;
 
 alter table billing.line_decision
     add column charge_type_version_id bigint references billing.charge_type_version,
