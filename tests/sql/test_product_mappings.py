@@ -197,3 +197,23 @@ def test_another_charge_types_default_product_keeps_nothing_back(world: World) -
 
     assert counts.writes > 0
     assert world.is_carried(line)
+
+
+def test_an_approved_offer_that_gets_another_frequency_is_warned_of_once(world: World) -> None:
+    customer = world.customer()
+    world.offer(offer_id="apart")
+    variant(world, "apart", YEARLY, world.product())
+    for offer_id in ("offer", "apart"):
+        world.invoice(customer, monthly(MAY, offer_id=offer_id, subscription_id=f"monthly {offer_id}"))
+    world.night()
+    for offer_id in ("offer", "apart", "new"):
+        world.invoice(customer, monthly(MAY, offer_id=offer_id, subscription_id=f"y {offer_id}", frequency=YEARLY))
+
+    world.night()
+    world.night()
+
+    told = world.rows("select level, message from audit.log_entry where code = 'offer_frequency_new'")
+    assert [(row["level"], row["message"]) for row in told] == [(
+        "WARNING", "1 approved offers are invoiced with another billing frequency for the first time, "
+        f"and become the same product: offer (offer) {YEARLY}",
+    )]  # fmt: skip

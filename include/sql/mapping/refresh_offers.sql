@@ -1,9 +1,10 @@
 -- Guarantees: every organization and offer that a staged invoice of the seller names is known, with a mapping row,
 -- excluded until somebody approves it. Offers have no feed of their own: those that appeared on invoices are the list.
--- The log that people read says which offers are new or renamed.
+-- The log that people read says which offers are new or renamed, and which approved ones have a new billing frequency.
 -- May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
 
 create temporary table reference_before on commit drop as select * from mapping.reference;
+create temporary table frequency_before on commit drop as select offer_id, billing_frequency from mapping.offer_frequency;
 
 create temporary table seller_header on commit drop as
 select header.*
@@ -59,3 +60,28 @@ select offer_id from mapping.offer as known
 where not exists (select from mapping.offer_mapping as mapped where mapped.offer_id = known.offer_id);
 
 select mapping.log_reference_changes();
+
+-- Monthly and yearly of one offer may be two products: who approved it may not have known of the other.
+insert into audit.log_entry (run_id, level, code, message, subject)
+select
+    audit.current_run_id(), 'WARNING', 'offer_frequency_new',
+    format('%s approved offers are invoiced with another billing frequency for the first time, and become the same product: %s',
+        count(*), mapping.some_of(array_agg(
+            format('%s (%s) %s', offer.name, offer.offer_id, seen.billing_frequency)
+            order by offer.name, offer.offer_id, seen.billing_frequency
+        ))),
+    jsonb_build_object('count', count(*))
+from mapping.offer_frequency as seen
+join mapping.offer as offer on offer.offer_id = seen.offer_id
+join mapping.offer_mapping as mapped on mapped.offer_id = seen.offer_id and mapped.state = 'approved'
+where
+    exists (select from frequency_before as other where other.offer_id = seen.offer_id)
+    and (seen.offer_id, seen.billing_frequency) not in (
+        select known.offer_id, known.billing_frequency from frequency_before as known
+    )
+    and not exists (
+        select from mapping.offer_variant_mapping as variant
+        where variant.offer_id = seen.offer_id and variant.billing_frequency = seen.billing_frequency
+            and variant.decided_by is not null
+    )
+having count(*) > 0;
