@@ -439,7 +439,7 @@ def lines_of_creation(pipeline: Pipeline, plan_id: int, kill_at: int = 0) -> int
 def test_a_worker_that_ends_at_any_line_leaves_one_agreement(
     stage: Callable[[Build], Prepared], pipeline_of: MakePipeline, fault: str
 ) -> None:
-    """A few lines; all of them with KILL_EVERY=1 in the environment (20 minutes)."""
+    """A few lines; all of them with KILL_EVERY=1 in the environment and --timeout 0 (20 minutes)."""
     prepared = stage(two_customers)
     lines = lines_of_creation(pipeline_of(prepared), prepared.plan_id)
     assert lines > 40

@@ -1,5 +1,6 @@
 """Each kind of fault: what the client sees, and what was applied all the same."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -130,6 +131,49 @@ def test_a_deleted_addition_is_still_in_a_stale_list(sandbox: Any, cw: Any, path
     sandbox.add_fault("stale", path="/additions$", params={"age": 0.03}, count=1)
     assert cw.get(path) == [made]
     assert cw.get(path) == []
+
+
+def an_agreement(cw: Any, name: str) -> dict[str, Any]:
+    """The body of a new agreement of the company that has the first one."""
+    known = cw.get("/finance/agreements/1001")
+    ids = {field: {"id": known[field]["id"]} for field in ("type", "company", "contact")}
+    return {"name": name, **ids, "internalNotes": f"Mark: {name}"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "is_applied"),
+    [
+        ("lost_reply", {}, True),
+        ("status_after", {"status": 500}, True),
+        ("status", {"status": 400}, False),
+        ("reset", {}, False),
+        ("late", {"delay": None}, False),
+    ],
+)
+def test_a_new_agreement_meets_the_same_faults(
+    sandbox: Any, cw: Any, kind: str, params: dict[str, Any], is_applied: bool
+) -> None:
+    body = an_agreement(cw, kind)
+    sandbox.add_fault(kind, method="POST", path="/finance/agreements$", params=params, count=1)
+    with contextlib.suppress(*BROKEN):
+        assert cw("POST", "/finance/agreements", body).status_code >= 400
+
+    def standing() -> list[str]:
+        conditions = f"company/id = {body['company']['id']}"
+        listed = cw.get("/finance/agreements", conditions=conditions, pageSize=1000)
+        return [one["internalNotes"] for one in listed if one["name"] == kind]
+
+    assert standing() == [f"Mark: {kind}"] * is_applied
+    sandbox.release_late()
+    assert len(standing()) == (is_applied or kind == "late")
+
+
+def test_a_stale_list_of_agreements_misses_the_new_one(sandbox: Any, cw: Any) -> None:
+    before = cw.get("/finance/agreements/count")["count"]
+    made = cw.post("/finance/agreements", an_agreement(cw, "new"))
+    sandbox.add_fault("stale", method="GET", path="/finance/agreements$", params={"age": 60}, count=1)
+    assert len(cw.get("/finance/agreements", pageSize=1000)) == before
+    assert made in cw.get("/finance/agreements", pageSize=1000)
 
 
 def test_a_truncated_page(sandbox: Any, appxite: Any) -> None:
