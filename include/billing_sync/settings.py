@@ -109,6 +109,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "unit_cost": _one_of("off", "incoming_invoice"),
     "description_template": _description_template,
     "late_lines": _one_of("next_open_cycle", "hold"),
+    "changes_after_delivery": _one_of("hold", "next_open_cycle"),
     "lookback_months": _whole_number(2, 12),
     "marker_carrier": _one_of("serial_number", "description", "custom_field"),
     "marker_custom_field_id": _whole_number(1, 999_999_999),

@@ -125,7 +125,7 @@ using (
             ) as wanted_unit_price,
             -- One line of a subscription and cycle goes on a persistent Addition; any other gets its own.
             coalesce(
-                is_recurring and not is_late and recurring_mode = 'persistent' and subscription_id is not null
+                is_recurring and revision = 1 and not is_late and recurring_mode = 'persistent' and subscription_id is not null
                 and billing.frequency_months(billing_frequency) = cycle_months
                 and typed_effective_date is null and typed_cancelled_date is null
                 and not exists (
@@ -194,7 +194,8 @@ using (
             ) as subscription_words,
             -- A persistent Addition bills every cycle: the cycle on ConnectWise's invoice is its period.
             case when not can_be_persistent and charge_start_date is not null then
-                charge_start_date::text || ' to ' || coalesce(charge_end_date::text, charge_start_date::text)
+                case when revision > 1 then 'correction of ' else '' end
+                || charge_start_date::text || ' to ' || coalesce(charge_end_date::text, charge_start_date::text)
             end as period_words,
             case when sent_unit_price <> unit_price then
                 trim_scale(quantity)::text || ' x ' || trim_scale(unit_price)::text

@@ -22,6 +22,39 @@ left join billing.override as override using (line_id)
 where invoice.withdrawn is not null and line.total_price <> 0 and override.is_excluded is not true;
 analyze withdrawn_line;
 
+-- Differences to what was delivered (revisions) may be delivered, too, when the setting says so and all that they
+-- correct is surely billed as AppXite said then. Else: why not.
+create temporary table correction_line on commit drop as
+select
+    line.line_id,
+    line.total_price = 0 as is_nothing,
+    case
+        when billing.text_setting('changes_after_delivery') = 'hold' then ''
+        when earlier.is_unsettled then ': the Addition it corrects is in conflict or in doubt'
+        when earlier.is_other then ': the Addition it corrects bills another amount, currency or company'
+    end as why_held
+from scope_line
+join billing.invoice_line as line using (line_id)
+join billing.line_decision as decision using (line_id)
+cross join lateral (
+    select
+        bool_or(
+            override.is_excluded is not true
+            and (carried.line_id is null or ledger.state <> 'delivered' or carried.proven_run_id is null)
+        ) as is_unsettled,
+        bool_or(carried.line_id is not null and (
+            carried.amount <> corrected.total_price
+            or corrected.currency is distinct from line.currency
+            or ledger.company_id is distinct from decision.company_id
+        )) as is_other
+    from billing.invoice_line as corrected
+    left join billing.override as override on override.line_id = corrected.line_id
+    left join delivery.addition_line as carried on carried.line_id = corrected.line_id
+    left join delivery.addition as ledger on ledger.delivery_key = carried.delivery_key
+    where corrected.line_key = line.line_key and corrected.revision < line.revision
+) as earlier
+where line.revision > 1;
+
 create temporary table found_reason on commit drop as
 with setting as (
     select
@@ -55,6 +88,7 @@ left join billing.override as override on override.line_id = line.line_id
 left join billing.agreement_draft as draft
     on draft.company_id = decision.company_id
     and decision.agreement_id is null and cardinality(decision.agreement_candidates) = 0
+left join correction_line as correction on correction.line_id = line.line_id
 left join lateral (
     select * from delivery.pause as active
     where active.company_id = decision.company_id and active.ended_at is null
@@ -91,13 +125,19 @@ cross join lateral (values
     ('invoice_withdrawn', invoice.withdrawn is not null, format('invoice %s: %s', invoice.invoice_number, invoice.withdrawn)),
     ('delivered_on_withdrawn_invoice', standing.lines is not null, standing.lines),
     ('row_unreadable', line.problem is not null or line.total_price is null or line.quantity is null or line.unit_price is null, line.problem),
-    -- A delivered line that vanished may be one of the invoice's other lines by now, under another id or period.
+    -- A delivered line that vanished may be one of the invoice's other lines by now, under another id or period: it
+    -- waits until what vanished is taken back.
     ('changed_after_delivery',
-        line.revision > 1 or exists (
+        correction.why_held is not null or (line.revision = 1 and exists (
             select from billing.invoice_line as removed
             where removed.invoice_id = line.invoice_id and removed.content_hash = 'removed' and removed.total_price <> 0
-        ),
-        case when line.revision > 1 then format('difference %s %s', line.total_price, line.currency)
+                and not exists (
+                    select from delivery.addition_line as carried
+                    join delivery.addition as ledger using (delivery_key)
+                    where carried.line_id = removed.line_id and ledger.state = 'delivered'
+                )
+        )),
+        case when line.revision > 1 then format('difference %s %s', line.total_price, line.currency) || correction.why_held
             else 'a delivered line of this invoice was removed or replaced in AppXite' end),
     ('currency_differs_from_invoice', line.currency is distinct from invoice.currency, format('line %s, invoice %s', line.currency, invoice.currency)),
     ('organization_unmapped', organization_mapping.state is distinct from 'approved', organization.name),
@@ -194,7 +234,8 @@ where
         and coalesce(variant.decided_by, offer_mapping.decided_by) is not null
     )
     and override.is_excluded is not true
-    and not (line.total_price is not distinct from 0 and billing.text_setting('zero_amounts') = 'skip');
+    and not (line.total_price is not distinct from 0 and billing.text_setting('zero_amounts') = 'skip')
+    and not (correction.is_nothing is true and correction.why_held is null);
 
 delete from billing.held_reason as known
 using scope_line
@@ -241,6 +282,8 @@ using (
                 and decision.product_id is null
                 then format('%s: offer excluded%s', offer_mapping.decided_by, ', ' || offer_mapping.note)
             when line.total_price = 0 and billing.text_setting('zero_amounts') = 'skip' then 'setting zero_amounts: 0.00 is not sent'
+            when correction.is_nothing and correction.why_held is null
+                then 'setting changes_after_delivery: no difference in money to what was delivered'
         end as excluded_by,
         line.line_id in (select found_reason.line_id from found_reason) as is_held
     from scope_line
@@ -248,6 +291,7 @@ using (
     join billing.invoice as invoice on invoice.invoice_id = line.invoice_id
     join billing.line_decision as decision on decision.line_id = line.line_id
     left join billing.override as override on override.line_id = line.line_id
+    left join correction_line as correction on correction.line_id = line.line_id
     left join mapping.organization_mapping as organization_mapping
         on organization_mapping.organization_id = invoice.organization_id
     left join mapping.offer_mapping as offer_mapping on offer_mapping.offer_id = line.offer_id

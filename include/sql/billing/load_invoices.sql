@@ -1,6 +1,6 @@
 -- Guarantees: every invoice of the seller in an accepted status, and every line of it, stands in billing.*; a line
--- changed in AppXite before delivery is changed here; one changed after delivery gets a revision that holds the
--- difference, for a person. Lines of an invoice that does not add up are only added, never changed or removed. An invoice
+-- changed in AppXite before delivery is changed here; one changed after delivery gets a revision of quantity 1 or -1
+-- times the difference (what becomes of it: billing/hold_lines.sql). Lines of an invoice that does not add up are only added, never changed or removed. An invoice
 -- that AppXite does not list as accepted any more is marked as withdrawn, with the reason, and keeps its lines.
 -- Needs mapping/refresh_offers.sql before it. May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE; reads this run's whole extracts.
 
@@ -171,15 +171,16 @@ where
 
 -- A difference that nobody has dealt with yet is made anew from what AppXite says now; taken back, it is gone.
 delete from billing.invoice_line as pending
-using staged_line as staged, header_check
+using header_check
 where
-    header_check.invoice_id = staged.invoice_id
+    header_check.invoice_id = pending.invoice_id
     and header_check.adds_up
-    and pending.line_key = staged.line_key
     and pending.revision > 1
-    and staged.content_hash <> (
+    and coalesce(
+        (select staged.content_hash from staged_line as staged where staged.line_key = pending.line_key), 'removed'
+    ) <> (
         select newest.content_hash from billing.invoice_line as newest
-        where newest.line_key = staged.line_key order by newest.revision desc limit 1
+        where newest.line_key = pending.line_key order by newest.revision desc limit 1
     )
     and not exists (select from delivery.addition_line as carried where carried.line_id = pending.line_id)
     and not exists (select from billing.override as override where override.line_id = pending.line_id);
@@ -192,8 +193,8 @@ insert into billing.invoice_line (line_key, revision, invoice_id, row_id, contra
 select
     staged.line_key, latest.revision + 1, staged.invoice_id, staged.row_id, staged.contract_id, staged.subscription_id,
     staged.subscription_name, staged.offer_id, staged.offer_name, staged.charge_type, staged.charge_start_date,
-    staged.charge_end_date, staged.billing_frequency, staged.quantity, staged.unit_price,
-    staged.total_price - so_far.total, staged.currency, staged.problem, staged.content_hash, audit.current_run_id()
+    staged.charge_end_date, staged.billing_frequency, case when staged.total_price < so_far.total then -1 else 1 end,
+    abs(staged.total_price - so_far.total), staged.total_price - so_far.total, staged.currency, staged.problem, staged.content_hash, audit.current_run_id()
 from staged_line as staged
 join header_check using (invoice_id)
 join lateral (
@@ -245,8 +246,8 @@ insert into billing.invoice_line (line_key, revision, invoice_id, row_id, contra
 select
     first.line_key, vanished.revision + 1, first.invoice_id, first.row_id, first.contract_id, first.subscription_id,
     first.subscription_name, first.offer_id, first.offer_name, first.charge_type, first.charge_start_date,
-    first.charge_end_date, first.billing_frequency, first.quantity, first.unit_price, -vanished.total, first.currency,
-    'removed', audit.current_run_id()
+    first.charge_end_date, first.billing_frequency, case when vanished.total > 0 then -1 else 1 end, abs(vanished.total),
+    -vanished.total, first.currency, 'removed', audit.current_run_id()
 from vanished_line as vanished
 join billing.invoice_line as first on first.line_key = vanished.line_key and first.revision = 1
 where exists (

@@ -145,6 +145,7 @@ insert into billing.setting (setting_key, value, description) values
 ('negative_additions', '"send"', 'send: credits become negative Additions. hold: they wait for a person.'),
 ('zero_amounts', '"send"', 'send: lines of 0.00 become Additions. skip: they are excluded by rule.'),
 ('late_lines', '"next_open_cycle"', 'next_open_cycle: a charge in a cycle already invoiced is billed in the next open one. hold: it waits for a person.'),
+('changes_after_delivery', '"hold"', 'hold: what AppXite changes after it was delivered waits for a person. next_open_cycle: the difference is delivered as a dated Addition, in the line''s own cycle or the next open one.'),
 ('lookback_months', '2', 'How many calendar months of invoice dates a nightly run reads, its own included (2 to 12). Invoices that become Verified later than that are not seen by it.'),
 ('marker_carrier', '"serial_number"', 'Where our marker stands on an Addition: serial_number, description or custom_field.'),
 ('marker_custom_field_id', null, 'Id of the custom field on Additions, when marker_carrier is custom_field.'),
