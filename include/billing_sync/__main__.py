@@ -46,6 +46,8 @@ agreements_app = typer.Typer(no_args_is_help=True, help="Agreements that plans c
 app.add_typer(agreements_app, name="agreements")
 subscriptions_app = typer.Typer(no_args_is_help=True, help="What each customer runs, and which Addition bills it.")
 app.add_typer(subscriptions_app, name="subscriptions")
+adoption_app = typer.Typer(no_args_is_help=True, help="Additions made by hand: list, compare, take over.")
+app.add_typer(adoption_app, name="adoption")
 console = Console(width=max(120, Console().width))
 
 ME = getpass.getuser()
@@ -451,6 +453,73 @@ def confirm_addition(
     with _database() as connection:
         lines = confirm(connection, delivery_key, person)
     console.print(f"{delivery_key}: {lines} lines are delivered")
+
+
+@adoption_app.command("scan")
+def scan_additions() -> None:
+    """Read all Additions of the mapped companies' active agreements. Needs AIRFLOW_CONN_CONNECTWISE_API; writes nothing there."""
+    from billing_sync.adoption import connectwise_of_environment, scan
+
+    with _database() as connection:
+        counts = scan(connection, connectwise_of_environment(_dsn()))
+    console.print(
+        f"{counts.additions} Additions of {counts.agreements} agreements read; {counts.hand_made} were made by hand and still bill"
+    )
+
+
+@adoption_app.command("export")
+def export_adoption(path: Annotated[Path, typer.Argument(help="CSV file to write")]) -> None:
+    """Write Additions made by hand with the subscriptions they may stand for, and the evidence, to a CSV file."""
+    from billing_sync.adoption import export_candidates
+
+    with _database() as connection:
+        frame = export_candidates(connection)
+    frame.to_csv(path, index=False)
+    console.print(f"{frame['connectwise_addition_id'].nunique()} Additions, {len(frame)} rows written to {path}")
+
+
+@adoption_app.command("import")
+def import_adoption(
+    path: Annotated[Path, typer.Argument(help="CSV file to read; columns as export writes them")], person: Person = ME
+) -> None:
+    """Take over what the file approves, all or nothing. Writes nothing to ConnectWise: the next plan does."""
+    from billing_sync.adoption import connectwise_of_environment, import_adoptions, read_adoption_file
+
+    frame = read_adoption_file(path)
+    with _database() as connection:
+        counts = import_adoptions(connection, connectwise_of_environment(_dsn()), frame, person=person)
+    console.print(
+        f"{counts.approved} Additions taken over by {person}, {counts.ignored} ignored, {counts.unchanged} rows unchanged. "
+        "The next plan changes them; look at it in reporting.plan_item."
+    )
+
+
+@adoption_app.command("list")
+def list_adoptions() -> None:
+    """Additions made by hand that were taken over, ignored or released."""
+    from billing_sync.adoption import adoptions
+
+    table = Table("id", "state", "agreement", "Addition", "subscription", "billed by hand before", "by", "problem")
+    with _database() as connection:
+        for one in adoptions(connection):
+            cells = (
+                one["adoption_id"], one["state"], one["agreement_name"], one["connectwise_addition_id"],
+                one["subscription_id"], one["covered_before"], one["decided_by"], one["problem"],
+            )  # fmt: skip
+            table.add_row(*("" if value is None else str(value) for value in cells))
+    console.print(table)
+
+
+@adoption_app.command("release")
+def release_adoption(
+    adoption_id: Annotated[int, typer.Argument(help="As `adoption list` shows it")], person: Person = ME
+) -> None:
+    """Give an Addition back that no plan has changed yet."""
+    from billing_sync.adoption import release
+
+    with _database() as connection:
+        words = release(connection, adoption_id, person)
+    console.print(f"released: {words}. It bills on as it was made by hand.")
 
 
 Company = Annotated[int | None, typer.Option("--company", help="ConnectWise id of a company; without it: everything.")]

@@ -42,7 +42,7 @@ from billing_sync.errors import (
 )
 from billing_sync.http import NOT_FOUND, TOO_MANY_REQUESTS
 from billing_sync.pauses import pause, require_no_pause
-from billing_sync.payload import MarkerCarrier, differences, inert, patch_operations
+from billing_sync.payload import MarkerCarrier, differences, inert, marker_operations, patch_operations
 from billing_sync.settings import get_setting
 
 log = logging.getLogger(__name__)
@@ -686,7 +686,10 @@ class Deliverer:
     # -- activate, update ------------------------------------------------------------------------------------------
 
     def _activate(self, addition: dict[str, Any]) -> None:
-        if self._patch(addition, "activate", patch_operations(addition["payload"])):
+        operations = patch_operations(addition["payload"])
+        if addition["is_adopted"]:  # what was made by hand may stand without our marker yet
+            operations += self._marker_for(addition)
+        if self._patch(addition, "activate", operations):
             self._set_state(addition, "active")
 
     def _update(self, addition: dict[str, Any], standing: dict[int, Record]) -> None:
@@ -706,9 +709,15 @@ class Deliverer:
                 self._conflict(addition, "changed_in_connectwise", "; ".join(since_last))
                 return
         operations = patch_operations(addition["payload"], applied)
+        if addition["is_adopted"] and self._marker.read(record) != addition["marker"]:
+            operations += marker_operations(addition["payload"], record)
         if not operations or self._patch(addition, "update", operations):
             self._set_state(addition, "active")
             self.counts.updated += 1
+
+    def _marker_for(self, addition: dict[str, Any]) -> list[dict[str, Any]]:
+        record = self._connectwise.addition(addition["agreement_id"], addition["connectwise_addition_id"])
+        return marker_operations(addition["payload"], record or {})
 
     def _patch(self, addition: dict[str, Any], operation: str, operations: Sequence[dict[str, Any]]) -> bool:
         """Send an idempotent PATCH until its fate is known. False when ConnectWise refused it (the line is held)."""

@@ -63,6 +63,22 @@ def patch_operations(payload: Mapping[str, Any], before: Mapping[str, Any] | Non
     ]
 
 
+def marker_operations(payload: Mapping[str, Any], record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """PATCH operations that put our marker on an Addition made by hand; its other custom fields stay as they are.
+
+    A marker in the description needs none: patch_operations sends the description.
+    """
+    operations = []
+    if "serialNumber" in payload:
+        operations.append({"op": "replace", "path": "serialNumber", "value": payload["serialNumber"]})
+    if "customFields" in payload:  # replaced as a whole
+        ours = payload["customFields"]
+        ids = {field["id"] for field in ours}
+        others = [field for field in record.get("customFields") or [] if field.get("id") not in ids]
+        operations.append({"op": "replace", "path": "customFields", "value": [*others, *ours]})
+    return operations
+
+
 def line_amount(quantity: Decimal, unit_price: Decimal) -> Decimal:
     """What ConnectWise bills: rounded to 2 decimals after multiplying, half away from zero (billing.line_amount)."""
     with localcontext(prec=80):  # the usual 28 digits would round the product of two long numbers before the cent

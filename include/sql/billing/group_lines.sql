@@ -83,7 +83,8 @@ founded as (
     window line_group as (partition by subscription_id, agreement_id, group_number order by cycle_start)
 ),
 -- The Addition that ends right before the group begins is prolonged if its values are the same, or may be changed
--- because every cycle it billed is already invoiced and was proven while it still had those values.
+-- because every cycle it billed is already invoiced and was proven while it still had those values. One that was taken
+-- over has no line yet: it is changed in the cycle to be invoiced next, which it would bill as it was made by hand.
 ledger as (
     select distinct on (addition.subscription_id, addition.agreement_id, carried.last_cycle_end)
         addition.*,
@@ -95,7 +96,7 @@ ledger as (
         from delivery.addition_line as line
         where line.delivery_key = addition.delivery_key
     ) as carried
-    where addition.is_persistent and addition.state <> 'refused'
+    where addition.is_persistent and (addition.state <> 'refused' or addition.is_adopted)
     order by addition.subscription_id, addition.agreement_id, carried.last_cycle_end, addition.delivery_key
 )
 select
@@ -109,13 +110,17 @@ from founded
 left join ledger
     on ledger.subscription_id = founded.subscription_id
     and ledger.agreement_id = founded.agreement_id
-    and ledger.last_cycle_end + 1 = founded.group_start
+    and (
+        ledger.last_cycle_end + 1 = founded.group_start
+        or (ledger.is_adopted and ledger.last_cycle_end is null and founded.group_start <= founded.next_invoice_date)
+    )
     and (ledger.payload -> 'product' ->> 'id')::integer = founded.product_id
     -- What was sent once cannot be left to the product again.
     and (not ledger.payload ? 'taxableFlag' or founded.taxable_flag is not null)
     and (not ledger.payload ? 'unitCost' or founded.unit_cost is not null)
     and (
-        (ledger.last_cycle_end < founded.next_invoice_date and ledger.is_proven)
+        ledger.last_cycle_end is null
+        or (ledger.last_cycle_end < founded.next_invoice_date and ledger.is_proven)
         or (
             (ledger.payload ->> 'quantity')::numeric = founded.quantity
             and (ledger.payload ->> 'unitPrice')::numeric = founded.unit_price
@@ -156,6 +161,24 @@ from line_group
 join unsettled on unsettled.waiting_key = line_group.delivery_key
 order by line_group.line_id, unsettled.delivery_key;
 
+-- An Addition that was taken over bills without an end until its first plan is delivered: no other one bills the
+-- subscription beside it.
+create temporary table beside_adopted_line on commit drop as
+select
+    line_group.line_id,
+    format('Addition %s on agreement %s, taken over by %s, bills as it was made by hand', adopted.connectwise_addition_id,
+        adopted.agreement_id, adopted.decided_by) as detail
+from line_group
+join billing.invoice_line as line using (line_id)
+join billing.line_decision as decision using (line_id)
+join delivery.adopted_addition as adopted
+    on adopted.subscription_id = line.subscription_id and adopted.agreement_id = decision.agreement_id
+where adopted.is_waiting and decision.is_recurring and line.revision = 1 and line_group.delivery_key <> adopted.delivery_key;
+
+insert into billing.held_reason (line_id, reason_code, detail)
+select line_id, 'adopted_addition_waits', detail from beside_adopted_line
+on conflict (line_id, reason_code) do update set detail = excluded.detail;
+
 insert into billing.held_reason (line_id, reason_code, detail)
 select
     line_id, 'addition_not_settled',
@@ -165,8 +188,8 @@ on conflict (line_id, reason_code) do update set detail = excluded.detail;
 
 update billing.line_decision as known
 set outcome = 'held', delivery_key = null, run_id = audit.current_run_id(), decided_at = now()
-from waiting_line
-where known.line_id = waiting_line.line_id;
+from (select line_id from waiting_line union select line_id from beside_adopted_line) as waiting
+where known.line_id = waiting.line_id;
 
 merge into billing.line_decision as known
 using line_group on known.line_id = line_group.line_id

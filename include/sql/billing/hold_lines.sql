@@ -22,6 +22,22 @@ left join billing.override as override using (line_id)
 where invoice.withdrawn is not null and line.total_price <> 0 and override.is_excluded is not true;
 analyze withdrawn_line;
 
+-- What an Addition billed that was made by hand, before it was taken over. A date typed by a person wins.
+create temporary table hand_billed_line on commit drop as
+select
+    line.line_id,
+    format('%s: billed by hand before Addition %s was taken over', adopted.decided_by, adopted.connectwise_addition_id) as words
+from scope_line
+join billing.invoice_line as line using (line_id)
+join billing.invoice as invoice using (invoice_id)
+join billing.line_decision as decision using (line_id)
+join delivery.adopted_addition as adopted
+    on adopted.subscription_id = line.subscription_id and adopted.agreement_id = decision.agreement_id
+left join billing.override as override using (line_id)
+where
+    billing.is_billed_by_hand(line.charge_start_date, decision.is_recurring, invoice.invoice_date, adopted.covered_before)
+    and override.effective_date is null;
+
 -- Differences to what was delivered (revisions) may be delivered, too, when the setting says so and all that they
 -- correct is surely billed as AppXite said then. Else: why not.
 create temporary table correction_line on commit drop as
@@ -235,7 +251,8 @@ where
     )
     and override.is_excluded is not true
     and not (line.total_price is not distinct from 0 and billing.text_setting('zero_amounts') = 'skip')
-    and not (correction.is_nothing is true and correction.why_held is null);
+    and not (correction.is_nothing is true and correction.why_held is null)
+    and not exists (select from hand_billed_line as billed where billed.line_id = line.line_id);
 
 delete from billing.held_reason as known
 using scope_line
@@ -284,6 +301,7 @@ using (
             when line.total_price = 0 and billing.text_setting('zero_amounts') = 'skip' then 'setting zero_amounts: 0.00 is not sent'
             when correction.is_nothing and correction.why_held is null
                 then 'setting changes_after_delivery: no difference in money to what was delivered'
+            else (select billed.words from hand_billed_line as billed where billed.line_id = line.line_id)
         end as excluded_by,
         line.line_id in (select found_reason.line_id from found_reason) as is_held
     from scope_line

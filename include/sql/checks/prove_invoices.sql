@@ -39,7 +39,8 @@ select
         and observed.marker = ledger.marker
         and observed.ext_price = carried.amount
         and billing.line_amount(observed.quantity - coalesce(observed.less_included, 0), observed.unit_price) = carried.amount
-        and observed.effective_date between span.first_day and carried.cycle_end
+        -- One that was taken over began when it was made by hand; those cycles are invoiced.
+        and observed.effective_date between case when ledger.is_adopted then '-infinity' else span.first_day end and carried.cycle_end
         and observed.cancelled_date between carried.cycle_start and span.last_day,
         false
     ) as is_verified,
@@ -50,7 +51,8 @@ select
         case when observed.addition_id is not null and observed.marker is distinct from ledger.marker then 'marker changed' end,
         case when observed.ext_price <> carried.amount then format('bills %s instead of %s', observed.ext_price, carried.amount) end,
         case when observed.addition_id is not null and observed.cancelled_date is null then 'has no end and bills for ever' end,
-        case when observed.effective_date not between span.first_day and carried.cycle_end
+        case when observed.effective_date
+            not between case when ledger.is_adopted then '-infinity' else span.first_day end and carried.cycle_end
             or observed.cancelled_date not between carried.cycle_start and span.last_day
             then format('bills from %s to %s instead of %s to %s', observed.effective_date, observed.cancelled_date, span.first_day, span.last_day) end,
         case when ledger.state not in ('delivered', 'conflict') then 'ledger says ' || ledger.state end
@@ -161,6 +163,8 @@ where
     observed.bill_customer = 'Billable'
     and observed.ext_price is distinct from 0
     and not exists (select from delivery.addition_line as carried where carried.delivery_key = ledger.delivery_key)
+    -- Taken over: it bills as it was made by hand until its first line comes.
+    and not (ledger.is_adopted and ledger.state = 'delivered' and ledger.delivered_at is null)
 union all
 select 'bills_too_long',
     format('Agreement %s: Addition %s of ours bills until %s, its last line is of the cycle that ends %s', observed.agreement_id,
@@ -275,6 +279,26 @@ where not exists (
     select from audit.log_entry as said
     where said.run_id = audit.current_run_id() and said.code = 'copied_addition' and said.message = copied.message
 );
+
+-- Taken over, and no line yet.
+insert into audit.log_entry (run_id, level, code, message, subject)
+select
+    audit.current_run_id(), 'WARNING', 'adopted_addition_waits',
+    format('Agreement %s: Addition %s was taken over for subscription %s and waits for its first line. Until then it bills %s in each cycle%s, as it was made by hand',
+        adopted.agreement_id, adopted.connectwise_addition_id, adopted.subscription_id, observed.ext_price,
+        coalesce(' until ' || observed.cancelled_date, ', for ever')),
+    jsonb_build_object('agreement_id', adopted.agreement_id, 'adoption_id', adopted.adoption_id)
+from delivery.adopted_addition as adopted
+join observed
+    on observed.agreement_id = adopted.agreement_id and observed.addition_id = adopted.connectwise_addition_id
+where
+    adopted.is_waiting
+    and not exists (select from delivery.addition_line as carried where carried.delivery_key = adopted.delivery_key)
+    and not exists (
+        select from audit.log_entry as said
+        where said.run_id = audit.current_run_id() and said.code = 'adopted_addition_waits'
+            and (said.subject ->> 'adoption_id')::bigint = adopted.adoption_id
+    );
 
 insert into audit.log_entry (run_id, level, code, message, subject)
 select distinct audit.current_run_id(), 'ERROR', 'breach_' || breach.code, breach.message, breach.subject

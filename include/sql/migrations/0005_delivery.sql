@@ -70,6 +70,7 @@ create table delivery.addition (
     company_id integer not null references mapping.company,
     subscription_id text,
     is_persistent boolean not null,
+    is_adopted boolean not null default false,
     state text not null
         check (state in ('intended', 'created', 'active', 'delivered', 'updating', 'refused', 'conflict')),
     connectwise_addition_id integer,
@@ -77,7 +78,7 @@ create table delivery.addition (
     payload_hash text not null,
     applied_payload jsonb,
     problem text,
-    plan_id bigint not null references delivery.plan,
+    plan_id bigint references delivery.plan,
     intended_at timestamptz not null default now(),
     delivered_at timestamptz,
     unique (agreement_id, connectwise_addition_id)
@@ -86,6 +87,8 @@ create index on delivery.addition (subscription_id, agreement_id);
 create index on delivery.addition (agreement_id);
 comment on table delivery.addition is 'The ledger: one row per delivery key, committed before anything is sent.';
 comment on column delivery.addition.state is 'intended: nothing known to exist. created: stands inert. active: set to bill, not read back. delivered: read back and equal. updating: a change is under way. refused: ConnectWise said no. conflict: ConnectWise holds something else.';
+comment on column delivery.addition.is_adopted is 'Made by hand, and taken over (delivery.adoption).';
+comment on column delivery.addition.plan_id is 'The plan that wrote it last. Null: taken over, and not changed by a plan yet.';
 comment on column delivery.addition.applied_payload is 'What was last read back as equal: a person''s change in ConnectWise is seen against it.';
 
 create table delivery.addition_line (

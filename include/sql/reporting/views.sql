@@ -396,6 +396,169 @@ comment on column reporting.subscription.quantity is 'As AppXite lists the subsc
 comment on column reporting.subscription.paid_until is 'End of the last charge that an Addition carries.';
 comment on column reporting.subscription.next_open_cycle is 'The agreement''s next invoice date: cycles from there on are not invoiced yet.';
 comment on column reporting.subscription.amiss is 'As of the customer''s newest invoice: active without an Addition (and why), billed without being active, or another quantity. Null: nothing.';
+create view reporting.adoption as
+select
+    adoption.adoption_id,
+    adoption.agreement_id,
+    agreement.name as agreement_name,
+    adoption.connectwise_addition_id,
+    adoption.subscription_id,
+    case
+        when adoption.state <> 'approved' then adoption.state
+        when ledger.state <> 'delivered' then ledger.state
+        when ledger.delivered_at is not null then 'adopted'
+        else 'adopted, waiting'
+    end as state,
+    (adoption.observed ->> 'quantity')::numeric as quantity_before,
+    (adoption.observed ->> 'unitPrice')::numeric as unit_price_before,
+    adoption.evidence,
+    adopted.covered_before,
+    adoption.covered_lines,
+    adoption.covered_amount,
+    ledger.problem,
+    adoption.delivery_key,
+    adoption.decided_by,
+    adoption.decided_at,
+    adoption.note
+from delivery.adoption as adoption
+left join mapping.agreement as agreement on agreement.agreement_id = adoption.agreement_id
+left join delivery.addition as ledger on ledger.delivery_key = adoption.delivery_key and adoption.state = 'approved'
+left join delivery.adopted_addition as adopted on adopted.adoption_id = adoption.adoption_id;
+comment on view reporting.adoption is 'Additions made by hand: taken over, ignored or released, by whom; what they were, and what they covered.';
+comment on column reporting.adoption.state is 'adopted, waiting: nothing is changed in ConnectWise before a line of the subscription comes. adopted: brought to AppXite''s values.';
+
+create view reporting.plan_item as
+select
+    item.plan_item_id,
+    item.plan_id,
+    case
+        when item.action = 'update' and ledger.is_adopted and strpos(item.payload_before::text, item.marker) = 0 then 'adoption'
+        else item.action
+    end as action,
+    item.state,
+    item.delivery_key,
+    item.agreement_id,
+    agreement.name as agreement_name,
+    item.company_id,
+    item.subscription_id,
+    ledger.connectwise_addition_id,
+    (item.payload_before ->> 'quantity')::numeric as quantity_before,
+    (item.payload_before ->> 'unitPrice')::numeric as unit_price_before,
+    left(item.payload_before ->> 'cancelledDate', 10)::date as cancelled_date_before,
+    (item.payload ->> 'quantity')::numeric as quantity,
+    (item.payload ->> 'unitPrice')::numeric as unit_price,
+    left(item.payload ->> 'effectiveDate', 10)::date as effective_date,
+    left(item.payload ->> 'cancelledDate', 10)::date as cancelled_date,
+    item.payload ->> 'invoiceDescription' as invoice_description,
+    item.amount
+from delivery.plan_item as item
+left join delivery.addition as ledger on ledger.delivery_key = item.delivery_key
+left join mapping.agreement as agreement on agreement.agreement_id = item.agreement_id;
+comment on view reporting.plan_item is 'What each plan creates and updates, before and after. action is create, update or adoption: the update that takes over an Addition made by hand.';
+
+create view reporting.cycle_without_line as
+-- Recurring lines whose frequency is the agreement's cycle: each cycle should have one.
+with expected_line as (
+    select
+        line.line_id,
+        line.subscription_id,
+        line.subscription_name,
+        coalesce(ledger.agreement_id, decision.agreement_id) as agreement_id,
+        line.charge_start_date,
+        decision.outcome,
+        carried.cycle_start as billed_cycle_start
+    from billing.invoice_line as line
+    join billing.line_decision as decision using (line_id)
+    left join delivery.addition_line as carried using (line_id)
+    left join delivery.addition as ledger on ledger.delivery_key = carried.delivery_key
+    where decision.is_recurring and line.revision = 1 and line.subscription_id is not null
+),
+served as (
+    select
+        expected.subscription_id,
+        expected.agreement_id,
+        max(expected.subscription_name) as subscription_name,
+        agreement.name as agreement_name,
+        agreement.company_id,
+        agreement.next_invoice_date,
+        agreement.invoicing_cycle,
+        agreement.bill_start_date,
+        billing.cycle_months(cycle.billing_option) as months,
+        min(expected.billed_cycle_start) as first_cycle,
+        case
+            when coalesce(bool_or(subscription.status = 'Active' and not subscription.is_gone), false)
+                then agreement.next_invoice_date - 1
+            else max(expected.billed_cycle_start)
+        end as last_day
+    from expected_line as expected
+    join billing.invoice_line as line using (line_id)
+    join mapping.agreement as agreement on agreement.agreement_id = expected.agreement_id
+    join mapping.billing_cycle as cycle using (billing_cycle_id)
+    left join mapping.subscription as subscription on subscription.subscription_id = expected.subscription_id
+    where
+        expected.billed_cycle_start is not null
+        and billing.frequency_months(line.billing_frequency) = billing.cycle_months(cycle.billing_option)
+    group by
+        expected.subscription_id, expected.agreement_id, agreement.name, agreement.company_id, agreement.next_invoice_date,
+        agreement.invoicing_cycle, agreement.bill_start_date, cycle.billing_option
+),
+invoiced_cycle as (
+    select served.*, counted.cycle_start, billing.cycle_end(counted.cycle_start, months, invoicing_cycle, bill_start_date) as cycle_end
+    from served
+    cross join lateral (
+        -- Five days into each cycle, so that month ends do not drift.
+        select billing.cycle_start(
+            (first_cycle + make_interval(months => number * months, days => 5))::date, months, invoicing_cycle, bill_start_date
+        ) as cycle_start
+        from generate_series(0, greatest(0, (least(last_day, next_invoice_date) - first_cycle) / (28 * months))) as number
+    ) as counted
+    where counted.cycle_start <= last_day and counted.cycle_start < next_invoice_date
+)
+select distinct
+    cycle.company_id,
+    cycle.agreement_id,
+    cycle.agreement_name,
+    cycle.subscription_id,
+    cycle.subscription_name,
+    cycle.cycle_start,
+    cycle.cycle_end,
+    case
+        when charged.is_billed then 'billed in another cycle'
+        when charged.is_held then 'held'
+        when charged.waits then 'waits for approval'
+        when charged.is_excluded then 'excluded'
+        when not exists (
+            select from audit.run
+            where
+                run.kind <> 'reference' and not run.is_dry_run and run.proven_at is not null
+                and cardinality(run.organization_ids) = 0
+                and date_trunc('month', cycle.cycle_start)::date = any(run.billing_periods::date[])
+        ) then 'not loaded'
+        else 'not billed by AppXite'
+    end as why,
+    charged.line_ids
+from invoiced_cycle as cycle
+cross join lateral (
+    select
+        bool_or(line.billed_cycle_start is not null) as is_billed,
+        bool_or(line.billed_cycle_start is null and line.outcome = 'held') as is_held,
+        bool_or(line.billed_cycle_start is null and line.outcome = 'deliver') as waits,
+        bool_or(line.billed_cycle_start is null and line.outcome = 'excluded') as is_excluded,
+        array_agg(line.line_id order by line.line_id) as line_ids
+    from expected_line as line
+    where
+        line.subscription_id = cycle.subscription_id
+        and (line.agreement_id = cycle.agreement_id or line.agreement_id is null)
+        and line.charge_start_date between cycle.cycle_start and cycle.cycle_end
+) as charged
+where not exists (
+    select from expected_line as line
+    where
+        line.subscription_id = cycle.subscription_id and line.agreement_id = cycle.agreement_id
+        and line.billed_cycle_start = cycle.cycle_start
+);
+comment on view reporting.cycle_without_line is 'Cycles that ConnectWise invoiced without a recurring line of ours, for subscriptions that had one before and after, or are active; and why.';
+comment on column reporting.cycle_without_line.why is 'held, excluded, waits for approval, not billed by AppXite, not loaded (no proven run read that month), or billed in another cycle (the charge came late, and was billed then).';
 
 create view reporting.run as
 select
