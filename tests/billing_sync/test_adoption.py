@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pipeline import DEC, NOV, OCT, PATCH, POST, SEP, Killed, Pipeline, one_time, recurring
+from pipeline import DEC, NOV, OCT, PATCH, SEP, Killed, Pipeline, one_time, recurring
+from prepared import Build, Prepared
 
 from billing_sync.adoption import (
     AdoptionCounts,
@@ -22,8 +23,9 @@ from billing_sync.adoption import (
     release,
     scan,
 )
-from billing_sync.errors import BillingSyncError, ConfigurationError, ProofError
-from billing_sync.pauses import end_pause
+from billing_sync.connectwise import ConnectWise
+from billing_sync.deliver import Deliverer
+from billing_sync.errors import ConfigurationError, ProofError
 from billing_sync.plan import approve_plan, retry_addition
 from billing_sync.run import last_day_of
 
@@ -75,7 +77,7 @@ def candidates(pipeline: Pipeline) -> pd.DataFrame:
 def adopt(pipeline: Pipeline, chosen: dict[int, str], frame: pd.DataFrame | None = None) -> AdoptionCounts:
     """Approve Additions for subscriptions in what the export gives."""
     frame = candidates(pipeline) if frame is None else frame
-    frame = frame.fillna("")
+    frame = frame.astype(object).fillna("")
     for addition_id, subscription_id in chosen.items():
         row = (frame["connectwise_addition_id"] == str(addition_id)) & (frame["subscription_id"] == subscription_id)
         assert row.any(), frame
@@ -106,7 +108,9 @@ def test_taken_over_it_bills_each_cycle_once_from_the_next_plan_on(pipeline: Pip
     assert [one["state"] for one in adoptions(pipeline.connection)] == ["adopted, waiting"]
 
     run_id, plan_id = pipeline.plan_night(OCT)
-    assert pipeline.rows("select action, quantity_before, quantity from reporting.plan_item") == [
+    assert pipeline.rows(
+        "select action, quantity_before, quantity from reporting.plan_item where plan_id = %s", plan_id
+    ) == [
         ("adoption", Decimal(3), Decimal(5))
     ]
     counts, proof = pipeline.finish(run_id)
@@ -162,7 +166,7 @@ def test_all_candidates_are_listed_with_evidence_and_nothing_is_taken_over_by_it
     frame = candidates(pipeline)
     of = {
         int(addition_id): rows.set_index("subscription_id")[["score", "ambiguity"]].to_dict("index")
-        for addition_id, rows in frame.fillna("").groupby("connectwise_addition_id")
+        for addition_id, rows in frame.astype(object).fillna("").groupby("connectwise_addition_id")
     }
     assert of[right]["sub-a"]["score"] == "5"
     assert of[wrong_quantity]["sub-b"]["score"] == "4"
@@ -244,30 +248,66 @@ def test_a_plan_made_before_the_approval_creates_nothing_beside_it(pipeline: Pip
     assert pipeline.the_addition()["id"] == addition_id
 
 
-@pytest.mark.parametrize("kind", ["PATCH", "READ"])
-def test_killed_at_any_request_of_the_delivery_the_next_try_finishes_it(pipeline: Pipeline, kind: str) -> None:
+STEPS = (
+    (Deliverer, "_commit_intent"),
+    (Deliverer, "_update"),
+    (Deliverer, "_invoke"),
+    (ConnectWise, "patch_addition"),
+    (Deliverer, "_attempt"),
+    (Deliverer, "_set_state"),
+    (Deliverer, "_read_back"),
+    (Deliverer, "_compare"),
+)
+
+
+def adopted_and_planned(pipeline: Pipeline) -> tuple[int, int]:
     addition_id = cut_over(pipeline)
     adopt(pipeline, {addition_id: "sub-a"})
-    run_id, plan_id = pipeline.plan_night(OCT)
+    return pipeline.plan_night(OCT)
 
-    def kill(_: Any) -> None:
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("owner", "name"), STEPS, ids=[name for _, name in STEPS])
+def test_killed_at_any_step_the_next_try_finishes_it(
+    stage: Callable[[Build], Prepared],
+    pipeline_of: Callable[[Prepared], Pipeline],
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    name: str,
+    when: str,
+) -> None:
+    prepared = stage(adopted_and_planned)
+    pipeline = pipeline_of(prepared)
+    addition_id = pipeline.value("select connectwise_addition_id from delivery.adoption")
+    step, killed = getattr(owner, name), []
+
+    def deadly(*arguments: Any, **options: Any) -> Any:
+        done = None if when == "before" else step(*arguments, **options)
+        killed.append(done)
         raise Killed
 
-    if kind == "PATCH":
-        pipeline.sandbox.add_fault("lost_reply", **PATCH, count=1)
-    else:
-        pipeline.sandbox.add_fault("status", method="GET", path="/additions$", params={"status": 500}, count=20, skip=1)
-    try:
-        pipeline.deliver(plan_id)
-    except BillingSyncError:
-        assert pipeline.states() == ["active"]
-    pipeline.sandbox.clear_faults()
-    pipeline.finish(run_id)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, deadly)
+        with pytest.raises(Killed):
+            pipeline.deliver(prepared.plan_id)
+    assert len(killed) == 1
+    pipeline.finish(prepared.run_id)
     assert pipeline.states() == ["delivered"]
     assert pipeline.night(OCT)[0].writes == 0
-    through(pipeline, OCT)
-    assert invoiced_of(pipeline, addition_id)["2026-10-01"] == Decimal("21.00")
+    assert (pipeline.the_addition()["id"], pipeline.the_addition()["quantity"]) == (addition_id, 5)
+    through(pipeline, JAN)
+    assert invoiced_of(pipeline, addition_id) == {"2026-09-01": Decimal("12.60"), "2026-10-01": Decimal("21.00")}
     assert ours_beside(pipeline, addition_id) == {}
+
+
+def test_an_answer_that_is_lost_is_asked_for_again(pipeline: Pipeline) -> None:
+    addition_id = cut_over(pipeline)
+    adopt(pipeline, {addition_id: "sub-a"})
+    pipeline.sandbox.add_fault("lost_reply", **PATCH, count=1)
+    pipeline.night(OCT)
+    assert pipeline.states() == ["delivered"]
+    assert pipeline.night(OCT)[0].writes == 0
+    assert pipeline.the_addition()["id"] == addition_id
 
 
 def test_what_a_person_changes_after_the_approval_is_a_conflict(pipeline: Pipeline) -> None:
