@@ -22,7 +22,7 @@ from billing_sync.connectwise import CONNECTION, DEFAULT_API_VERSION, ConnectWis
 from billing_sync.db import Connection, connect
 from billing_sync.errors import ConfigurationError
 from billing_sync.extract import extract_additions
-from billing_sync.mappings import not_a_formula, read_csv, typed_text
+from billing_sync.mappings import not_formulas, read_csv, typed_text
 from billing_sync.payload import MarkerCarrier, differences
 from billing_sync.rate_budget import DatabaseLimiter
 from billing_sync.run import finish_run, open_run
@@ -90,7 +90,7 @@ def scan(connection: Connection, connectwise: ConnectWise) -> ScanCounts:
             """
             select agreement.agreement_id from mapping.agreement as agreement
             where
-                agreement.agreement_status = 'Active' and not agreement.is_cancelled and not agreement.is_gone
+                agreement.unusable is null
                 and (
                     exists (
                         select from mapping.organization_mapping as mapped
@@ -98,7 +98,7 @@ def scan(connection: Connection, connectwise: ConnectWise) -> ScanCounts:
                     )
                     or exists (
                         select from billing.line_decision as decision
-                        where decision.agreement_id = agreement.agreement_id
+                        where decision.agreement_id = agreement.agreement_id or decision.company_id = agreement.company_id
                     )
                 )
             order by 1
@@ -163,9 +163,7 @@ def export_candidates(connection: Connection) -> pd.DataFrame:
     )
     assert rows.description is not None
     columns = [column.name for column in rows.description]
-    frame = pd.DataFrame(rows.fetchall(), columns=columns, dtype="str")
-    typed = [name for name in columns if name not in NEEDED]
-    frame[typed] = frame[typed].map(not_a_formula, na_action="ignore")
+    frame = not_formulas(pd.DataFrame(rows.fetchall(), columns=columns, dtype="str"))
     return frame
 
 

@@ -543,6 +543,7 @@ def test_correcting_the_invoice_in_appxite_cures_a_change_after_delivery(world: 
 
 
 SELECTORS = {"company_unclaimed", "company_ambiguous"}  # test_company_selectors.py
+ADOPTION = {"adopted_addition_waits"}  # tests/billing_sync/test_adoption.py
 LOADING = {"invoice_withdrawn"}  # tests/sql/test_load.py
 ISSUED_AGAIN = {"delivered_on_withdrawn_invoice"}  # tests/sql/test_double_billing.py
 DELIVERY = {
@@ -561,7 +562,7 @@ ELSEWHERE = {
 def test_every_reason_code_has_a_test(world: World) -> None:
     codes = {row["reason_code"] for row in world.rows("select reason_code from billing.held_reason_code")}
 
-    found_elsewhere = DELIVERY | BOUNDS | LOADING | ISSUED_AGAIN | SELECTORS | NEW_AGREEMENTS | ELSEWHERE
+    found_elsewhere = DELIVERY | BOUNDS | LOADING | ISSUED_AGAIN | SELECTORS | NEW_AGREEMENTS | ADOPTION | ELSEWHERE
     assert codes == {case[1] for case in CASES} | found_elsewhere
 
 

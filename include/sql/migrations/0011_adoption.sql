@@ -103,12 +103,14 @@ select distinct on (decision.agreement_id, line.subscription_id)
     decision.quantity::numeric as quantity,
     decision.unit_price::numeric as unit_price,
     line.billing_frequency,
-    coalesce(offer_mapping.recurring_mode, billing.text_setting('recurring_mode')) as recurring_mode
+    coalesce(variant.recurring_mode, offer_mapping.recurring_mode, billing.text_setting('recurring_mode')) as recurring_mode
 from billing.line_decision as decision
 join billing.invoice_line as line using (line_id)
 join billing.invoice as invoice using (invoice_id)
 left join mapping.offer_mapping as offer_mapping
     on offer_mapping.offer_id = line.offer_id and offer_mapping.state = 'approved'
+left join mapping.offer_variant_mapping as variant
+    on variant.offer_id = line.offer_id and variant.billing_frequency = line.billing_frequency and variant.state = 'approved'
 where
     decision.agreement_id is not null and line.subscription_id is not null and decision.is_recurring
     and line.revision = 1 and invoice.withdrawn is null
