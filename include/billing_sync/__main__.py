@@ -457,13 +457,14 @@ def confirm_addition(
 
 @adoption_app.command("scan")
 def scan_additions() -> None:
-    """Read all Additions of the mapped companies' active agreements. Needs AIRFLOW_CONN_CONNECTWISE_API; writes nothing there."""
+    """Read all Additions of the mapped companies' active agreements. Needs AIRFLOW_CONN_CONNECTWISE_API."""
     from billing_sync.adoption import connectwise_of_environment, scan
 
     with _database() as connection:
         counts = scan(connection, connectwise_of_environment(_dsn()))
     console.print(
-        f"{counts.additions} Additions of {counts.agreements} agreements read; {counts.hand_made} were made by hand and still bill"
+        f"{counts.additions} Additions of {counts.agreements} agreements read; "
+        f"{counts.hand_made} were made by hand and still bill"
     )
 
 
@@ -489,8 +490,8 @@ def import_adoption(
     with _database() as connection:
         counts = import_adoptions(connection, connectwise_of_environment(_dsn()), frame, person=person)
     console.print(
-        f"{counts.approved} Additions taken over by {person}, {counts.ignored} ignored, {counts.unchanged} rows unchanged. "
-        "The next plan changes them; look at it in reporting.plan_item."
+        f"{counts.approved} Additions taken over by {person}, {counts.ignored} ignored, "
+        f"{counts.unchanged} rows unchanged. The next plan changes them; look at it in reporting.plan_item."
     )
 
 

@@ -1,4 +1,4 @@
-"""Adoption: Additions that people made by hand in ConnectWise are listed with evidence, and taken over by a person's word.
+"""Adoption: Additions that people made by hand are listed with evidence, and taken over by a person's word.
 
     scan ──▶ export FILE.csv ──▶ a person fills `state` ──▶ import FILE.csv ──▶ the next plan changes the Addition
 
@@ -98,7 +98,8 @@ def scan(connection: Connection, connectwise: ConnectWise) -> ScanCounts:
                     )
                     or exists (
                         select from billing.line_decision as decision
-                        where decision.agreement_id = agreement.agreement_id or decision.company_id = agreement.company_id
+                        where decision.agreement_id = agreement.agreement_id
+                            or decision.company_id = agreement.company_id
                     )
                 )
             order by 1
@@ -145,7 +146,8 @@ def export_candidates(connection: Connection) -> pd.DataFrame:
             left(md5(made.observed::text), 12) as version,
             case
                 when adoption.state = 'ignored' then 'ignored'
-                when adoption.state = 'approved' and adoption.subscription_id = candidate.subscription_id then 'approved'
+                when adoption.state = 'approved' and adoption.subscription_id = candidate.subscription_id
+                    then 'approved'
             end as state,
             adoption.note
         from delivery.hand_made_addition as made
@@ -163,8 +165,7 @@ def export_candidates(connection: Connection) -> pd.DataFrame:
     )
     assert rows.description is not None
     columns = [column.name for column in rows.description]
-    frame = not_formulas(pd.DataFrame(rows.fetchall(), columns=columns, dtype="str"))
-    return frame
+    return not_formulas(pd.DataFrame(rows.fetchall(), columns=columns, dtype="str"))
 
 
 def read_adoption_file(path: Path) -> pd.DataFrame:
@@ -180,9 +181,11 @@ def read_adoption_file(path: Path) -> pd.DataFrame:
     frame["note"] = (frame["note"] if "note" in frame else pd.Series("", index=frame.index)).map(typed_text)
     problems = []
     for number, row in zip(frame.index, frame.to_dict("records"), strict=True):
-        for name in KEY[:2]:
-            if not (row[name].isdecimal() and len(row[name]) < 10):
-                problems.append(f"line {number}: {name} {row[name]!r} is not a ConnectWise id")
+        problems += [
+            f"line {number}: {name} {row[name]!r} is not a ConnectWise id"
+            for name in KEY[:2]
+            if not (row[name].isdecimal() and len(row[name]) < 10)
+        ]
         if row["state"] not in ("", "approved", "ignored"):
             problems.append(f"line {number}: state {row['state']!r} is neither approved nor ignored")
         if row["state"] == "approved" and not row["subscription_id"]:
@@ -263,8 +266,12 @@ def _changed_since_scan(connection: Connection, connectwise: ConnectWise, wanted
         record = connectwise.addition(agreement_id, addition_id)
         if record is None:
             found.append(f"line {line}: Addition {addition_id} was deleted since the scan")
-        elif words := differences({key: value for key, value in row[0].items() if key != "serialNumber"}, record, carrier):
-            found.append(f"line {line}: Addition {addition_id} was changed since the scan ({'; '.join(words)}): scan again")
+        elif words := differences(
+            {key: value for key, value in row[0].items() if key != "serialNumber"}, record, carrier
+        ):
+            found.append(
+                f"line {line}: Addition {addition_id} was changed since the scan ({'; '.join(words)}): scan again"
+            )
     return found
 
 
@@ -289,25 +296,26 @@ from (
     select
         new.line,
         case
-            when made.agreement_id is null
-                then format('the last scan has no Addition %s on agreement %s', new.connectwise_addition_id, new.agreement_id)
-            when made.refused_because is not null
-                then format('Addition %s cannot be taken over: %s', new.connectwise_addition_id, made.refused_because)
-            when new.version <> left(md5(made.observed::text), 12)
-                then format('Addition %s was changed since the file was exported', new.connectwise_addition_id)
-            when known.agreement_id is not null
-                then format('Addition %s is taken over for subscription %s already', new.connectwise_addition_id, known.subscription_id)
-            when candidate.subscription_id is null
-                then format('subscription %s is no candidate for Addition %s', new.subscription_id, new.connectwise_addition_id)
-            when candidate.refused_because is not null
-                then format('Addition %s cannot be taken over for subscription %s: %s', new.connectwise_addition_id,
-                    new.subscription_id, candidate.refused_because)
-            when taken.agreement_id is not null
-                then format('subscription %s has taken over Addition %s already', new.subscription_id, taken.connectwise_addition_id)
-            when twin.line is not null
-                then format('line %s approves the same Addition or the same subscription', twin.line)
-            when busy.delivery_key is not null
-                then format('an Addition of subscription %s is being delivered now: import again when that is done', new.subscription_id)
+            when made.agreement_id is null then format('agreement %s has no Addition %s in the last scan',
+                new.agreement_id, new.connectwise_addition_id)
+            when made.refused_because is not null then format('Addition %s cannot be taken over: %s',
+                new.connectwise_addition_id, made.refused_because)
+            when new.version <> left(md5(made.observed::text), 12) then format(
+                'Addition %s was changed since the file was exported', new.connectwise_addition_id)
+            when known.agreement_id is not null then format('Addition %s is taken over for subscription %s already',
+                new.connectwise_addition_id, known.subscription_id)
+            when candidate.subscription_id is null then format('subscription %s is no candidate for Addition %s',
+                new.subscription_id, new.connectwise_addition_id)
+            when candidate.refused_because is not null then format(
+                'Addition %s cannot be taken over for subscription %s: %s',
+                new.connectwise_addition_id, new.subscription_id, candidate.refused_because)
+            when taken.agreement_id is not null then format('subscription %s has taken over Addition %s already',
+                new.subscription_id, taken.connectwise_addition_id)
+            when twin.line is not null then format('line %s approves the same Addition or the same subscription',
+                twin.line)
+            when busy.delivery_key is not null then format(
+                'an Addition of subscription %s is being delivered now: import again when that is done',
+                new.subscription_id)
         end as why
     from new_adoption as new
     left join delivery.hand_made_addition as made using (agreement_id, connectwise_addition_id)
@@ -349,8 +357,8 @@ order by problem.line
 
 _APPROVE = """
 with approved as (
-    insert into delivery.adoption as known (agreement_id, connectwise_addition_id, subscription_id, state, covered_before,
-        observed, evidence, covered_lines, covered_amount, delivery_key, note)
+    insert into delivery.adoption as known (agreement_id, connectwise_addition_id, subscription_id, state,
+        covered_before, observed, evidence, covered_lines, covered_amount, delivery_key, note)
     select
         new.agreement_id, new.connectwise_addition_id, new.subscription_id, 'approved', made.next_invoice_date,
         made.observed, candidate.evidence, candidate.covered_lines, candidate.covered_amount,
@@ -366,8 +374,8 @@ with approved as (
         decided_by = audit.current_person(), decided_at = now()
     returning known.*
 )
-insert into delivery.addition (delivery_key, marker, agreement_id, company_id, subscription_id, is_persistent, is_adopted,
-    state, connectwise_addition_id, payload, payload_hash, applied_payload)
+insert into delivery.addition (delivery_key, marker, agreement_id, company_id, subscription_id, is_persistent,
+    is_adopted, state, connectwise_addition_id, payload, payload_hash, applied_payload)
 select
     approved.delivery_key, delivery.marker_for(approved.delivery_key), approved.agreement_id, agreement.company_id,
     approved.subscription_id, true, true, 'delivered', approved.connectwise_addition_id, ledger.payload,
@@ -427,8 +435,8 @@ def release(connection: Connection, adoption_id: int, person: str) -> str:
         )
         row = connection.execute(
             """
-            select adoption.agreement_id, adoption.connectwise_addition_id, adoption.subscription_id, adoption.delivery_key,
-                ledger.state = 'delivered'
+            select adoption.agreement_id, adoption.connectwise_addition_id, adoption.subscription_id,
+                adoption.delivery_key, ledger.state = 'delivered'
                 and not exists (
                     select from delivery.attempt where attempt.delivery_key = adoption.delivery_key
                 )
@@ -442,7 +450,8 @@ def release(connection: Connection, adoption_id: int, person: str) -> str:
         ).fetchone()
         if row is None:
             raise ConfigurationError(
-                f"There is no Addition taken over with id {adoption_id}. List them with: python -m billing_sync adoption list"
+                f"There is no Addition taken over with id {adoption_id}. "
+                "List them with: python -m billing_sync adoption list"
             )
         agreement_id, addition_id, subscription_id, delivery_key, is_unchanged = row
         if not is_unchanged:

@@ -110,9 +110,7 @@ def test_taken_over_it_bills_each_cycle_once_from_the_next_plan_on(pipeline: Pip
     run_id, plan_id = pipeline.plan_night(OCT)
     assert pipeline.rows(
         "select action, quantity_before, quantity from reporting.plan_item where plan_id = %s", plan_id
-    ) == [
-        ("adoption", Decimal(3), Decimal(5))
-    ]
+    ) == [("adoption", Decimal(3), Decimal(5))]
     counts, proof = pipeline.finish(run_id)
     assert (counts.created, counts.updated, counts.writes) == (0, 1, 1)
     assert (proof["delivered"], proof["excluded"]) == ("21.00", "12.60")
@@ -173,7 +171,9 @@ def test_all_candidates_are_listed_with_evidence_and_nothing_is_taken_over_by_it
     assert of[nameless]["sub-a"] == {"score": "4", "ambiguity": ""}
     assert of[nameless]["sub-b"]["score"] == "3"
     assert of[other] == {"": {"score": "", "ambiguity": "no subscription fits"}}
-    row = frame[(frame["connectwise_addition_id"] == str(wrong_quantity)) & (frame["subscription_id"] == "sub-b")].iloc[0]
+    row = frame[(frame["connectwise_addition_id"] == str(wrong_quantity)) & (frame["subscription_id"] == "sub-b")].iloc[
+        0
+    ]
     assert row["evidence"] == "product, quantity is 7 in AppXite, unit price, name or id, dates"
     best = frame[(frame["connectwise_addition_id"] == str(right)) & (frame["subscription_id"] == "sub-a")].iloc[0]
     assert (best["covered_lines"], best["covered_amount"]) == ("1", "12.60")
@@ -355,7 +355,8 @@ def test_released_before_a_plan_changed_it_it_is_as_if_nothing_was(pipeline: Pip
     with pytest.raises(ConfigurationError, match="was changed by a plan already"):
         release(pipeline.connection, adopted["adoption_id"], "ann")
     history = pipeline.rows(
-        "select changed_by, after ->> 'state' from audit.change where table_name = 'delivery.adoption' order by change_id"
+        "select changed_by, after ->> 'state' from audit.change"
+        " where table_name = 'delivery.adoption' order by change_id"
     )
     assert history == [("ann", "approved"), ("ann", "released"), ("ann", "approved")]
 

@@ -13,7 +13,20 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from pipeline import CUSTOMERS, DEC, NOV, OCT, SEP, Json, Pipeline, is_ours, most_billable_at_once, one_time, recurring, wanted
+from pipeline import (
+    CUSTOMERS,
+    DEC,
+    NOV,
+    OCT,
+    SEP,
+    Json,
+    Pipeline,
+    is_ours,
+    most_billable_at_once,
+    one_time,
+    recurring,
+    wanted,
+)
 
 from billing_sync.errors import ProofError
 from billing_sync.pauses import end_pause
@@ -133,7 +146,11 @@ IN_ANOTHER_CYCLE = ("billed_a_month_ahead_by_appxite",)
 def told_by(name: str, rows: list[Json]) -> list[Json]:
     """A story's rows, their subscriptions named after it."""
     return [
-        {**row, "subscriptionId": f"{name}-{row['subscriptionId']}", "subscriptionName": f"{name}: {row['subscriptionId']}"}
+        {
+            **row,
+            "subscriptionId": f"{name}-{row['subscriptionId']}",
+            "subscriptionName": f"{name}: {row['subscriptionId']}",
+        }
         for row in rows
     ]
 
@@ -264,9 +281,9 @@ def test_a_contract_that_moves_to_another_agreement_ends_on_the_one_and_begins_o
         )
         pipeline.bill(month, recurring("a", month, 3, "4.20"))
         pipeline.night(month)
-        assert {one["agreementId"] for one in pipeline.additions() if (one["cancelledDate"] or "") > month.isoformat()} == {
-            agreement_id
-        }
+        assert {
+            one["agreementId"] for one in pipeline.additions() if (one["cancelledDate"] or "") > month.isoformat()
+        } == {agreement_id}
         pipeline.sandbox.invoice(through=last_day_of(month).isoformat())
     settled(pipeline, FEB)
 
@@ -320,7 +337,11 @@ def test_a_change_is_delivered_in_its_own_cycle_while_that_is_open(corrected: tu
     counts, proof = pipeline.night(OCT)
     assert (counts.created, counts.updated, Decimal(proof["held"])) == (1, 0, 0)
     (correction,) = corrections(pipeline)
-    assert (correction["quantity"], correction["unitPrice"], correction["extPrice"]) == (1, Decimal("8.40"), Decimal("8.40"))
+    assert (correction["quantity"], correction["unitPrice"], correction["extPrice"]) == (
+        1,
+        Decimal("8.40"),
+        Decimal("8.40"),
+    )
     assert correction["invoiceDescription"].endswith("correction of 2026-10-01 to 2026-10-31")
     assert correction["effectiveDate"] == "2026-10-01T00:00:00Z"
     assert correction["cancelledDate"] == "2026-10-31T00:00:00Z"
@@ -455,11 +476,13 @@ def test_another_offer_at_the_same_total_has_nothing_to_deliver(corrected: tuple
 def test_whatever_appxite_changes_the_customer_is_invoiced_what_it_says_in_the_end(
     pipeline: Pipeline, seed: int, mode: str
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311  (a story, no secret)
+    chance = random.Random(seed)
     pipeline.set(changes_after_delivery="next_open_cycle", recurring_mode=mode)
     bills: list[int] = []
     for month in (OCT, NOV, DEC, JAN):
-        rows = [recurring(name, month, chance.randint(1, 5), "4.20") for name in ("a", "b", "c") if chance.random() < 0.8]
+        rows = [
+            recurring(name, month, chance.randint(1, 5), "4.20") for name in ("a", "b", "c") if chance.random() < 0.8
+        ]
         bills.append(pipeline.bill(month, *rows, one_time("o", month, 1, "3.00")))
         for _ in range(3):
             if chance.random() < 0.3:
@@ -507,7 +530,8 @@ def test_a_cycle_that_connectwise_invoiced_without_a_line_is_shown_with_the_caus
     pipeline.connection.execute(
         """
         insert into billing.override (line_id, is_excluded, reason)
-        select line_id, true, 'a gift' from billing.invoice_line where subscription_id = 'sub-x' and charge_start_date = %s
+        select line_id, true, 'a gift' from billing.invoice_line
+        where subscription_id = 'sub-x' and charge_start_date = %s
         """,
         [NOV],
     )

@@ -37,6 +37,7 @@ left join billing.override as override using (line_id)
 where
     billing.is_billed_by_hand(line.charge_start_date, decision.is_recurring, invoice.invoice_date, adopted.covered_before)
     and override.effective_date is null;
+analyze hand_billed_line;
 
 -- Differences to what was delivered (revisions) may be delivered, too, when the setting says so and all that they
 -- correct is surely billed as AppXite said then. Else: why not.
@@ -70,6 +71,7 @@ cross join lateral (
     where corrected.line_key = line.line_key and corrected.revision < line.revision
 ) as earlier
 where line.revision > 1;
+analyze correction_line;
 
 create temporary table found_reason on commit drop as
 with setting as (

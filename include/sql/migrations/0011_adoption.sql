@@ -75,7 +75,7 @@ select
     -- In words, why it cannot be taken over for any subscription.
     case
         when staged.marker is not null then 'it carries our marker already'
-        when staged.bill_customer is distinct from 'Billable' then 'it is set to ' || coalesce(staged.bill_customer, 'nothing')
+        when coalesce(staged.bill_customer <> 'Billable', true) then 'it is set to ' || coalesce(staged.bill_customer, 'nothing')
         when staged.quantity is null or staged.unit_price is null or staged.product_id is null or staged.effective_date is null
             then 'a value of it cannot be read'
         when staged.cancelled_date < agreement.next_invoice_date then 'it ends before the next invoice date'
@@ -114,7 +114,7 @@ left join mapping.offer_variant_mapping as variant
 where
     decision.agreement_id is not null and line.subscription_id is not null and decision.is_recurring
     and line.revision = 1 and invoice.withdrawn is null
-order by decision.agreement_id, line.subscription_id, line.charge_start_date desc nulls last, line.line_id desc;
+order by decision.agreement_id asc, line.subscription_id asc, line.charge_start_date desc nulls last, line.line_id desc;
 comment on view delivery.billed_subscription is
 'Each subscription of an agreement, with the values of its newest recurring line.';
 
@@ -142,7 +142,7 @@ select
         when not evidence.same_product then 'its product is not the one that the subscription''s offer is mapped to'
         when billed.recurring_mode <> 'persistent'
             then 'the subscription is billed by dated Additions (recurring_mode): end it in ConnectWise instead'
-        when billing.frequency_months(billed.billing_frequency) is distinct from made.cycle_months
+        when not coalesce(billing.frequency_months(billed.billing_frequency) = made.cycle_months, false)
             then format('the subscription is charged "%s", which is not the agreement''s billing cycle: end it in ConnectWise instead',
                 billed.billing_frequency)
         when ours.connectwise_addition_id is not null

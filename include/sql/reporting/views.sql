@@ -503,16 +503,22 @@ served as (
         agreement.invoicing_cycle, agreement.bill_start_date, cycle.billing_option
 ),
 invoiced_cycle as (
-    select served.*, counted.cycle_start, billing.cycle_end(counted.cycle_start, months, invoicing_cycle, bill_start_date) as cycle_end
+    select
+        served.*,
+        counted.cycle_start,
+        billing.cycle_end(counted.cycle_start, served.months, served.invoicing_cycle, served.bill_start_date) as cycle_end
     from served
     cross join lateral (
         -- Five days into each cycle, so that month ends do not drift.
         select billing.cycle_start(
-            (first_cycle + make_interval(months => number * months, days => 5))::date, months, invoicing_cycle, bill_start_date
+            (served.first_cycle + make_interval(months => steps.number * served.months, days => 5))::date,
+            served.months, served.invoicing_cycle, served.bill_start_date
         ) as cycle_start
-        from generate_series(0, greatest(0, (least(last_day, next_invoice_date) - first_cycle) / (28 * months))) as number
+        from generate_series(
+            0, greatest(0, (least(served.last_day, served.next_invoice_date) - served.first_cycle) / (28 * served.months))
+        ) as steps (number)
     ) as counted
-    where counted.cycle_start <= last_day and counted.cycle_start < next_invoice_date
+    where counted.cycle_start <= served.last_day and counted.cycle_start < served.next_invoice_date
 )
 select distinct
     cycle.company_id,
