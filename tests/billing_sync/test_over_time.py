@@ -288,6 +288,19 @@ def test_a_contract_that_moves_to_another_agreement_ends_on_the_one_and_begins_o
     settled(pipeline, FEB)
 
 
+def test_an_end_that_a_person_removes_months_later_turns_the_proof_red(pipeline: Pipeline) -> None:
+    """There is no cancel sweep; this is what would find a subscription that is billed on without a line."""
+    for month, names in ((OCT, "ab"), (NOV, "b"), (DEC, "b")):
+        pipeline.bill(month, *(recurring(name, month, 1, "7.00") for name in names))
+        pipeline.night(month)
+        pipeline.sandbox.invoice(through=last_day_of(month).isoformat())
+    ended = next(one for one in pipeline.additions() if one["cancelledDate"] == "2026-10-31T00:00:00Z")
+    pipeline.sandbox.change_addition(ended["id"], {"cancelledDate": None})
+    pipeline.bill(JAN, recurring("b", JAN, 1, "7.00"))
+    with pytest.raises(ProofError, match=f"Addition {ended['id']} of ours bills until for ever, its last line is of"):
+        pipeline.night(JAN)
+
+
 # -- what AppXite changes after it was delivered -----------------------------------------------------------------------
 
 
@@ -479,6 +492,7 @@ def test_whatever_appxite_changes_the_customer_is_invoiced_what_it_says_in_the_e
     chance = random.Random(seed)
     pipeline.set(changes_after_delivery="next_open_cycle", recurring_mode=mode)
     bills: list[int] = []
+    gone: list[tuple[int, Json]] = []
     for month in (OCT, NOV, DEC, JAN):
         rows = [
             recurring(name, month, chance.randint(1, 5), "4.20") for name in ("a", "b", "c") if chance.random() < 0.8
@@ -490,7 +504,15 @@ def test_whatever_appxite_changes_the_customer_is_invoiced_what_it_says_in_the_e
             for invoice_id in bills[-2:]:
                 number = len(pipeline.sandbox.appxite_invoice(invoice_id)["rows"])
                 if chance.random() < 0.2 and number > 1:
-                    remove(pipeline, invoice_id, chance.randrange(number))
+                    which = chance.randrange(number)
+                    gone.append((invoice_id, row_of(pipeline, invoice_id, which)["row"]))
+                    remove(pipeline, invoice_id, which)
+                elif gone and gone[-1][0] == invoice_id:  # it comes back, under its own id or another
+                    row = gone.pop()[1]
+                    pipeline.sandbox.add_appxite_row(
+                        invoice_id, {**row, "rowId": chance.choice((row["rowId"], f"{row['rowId']}-again"))}
+                    )
+                    write_total(pipeline, invoice_id)
                 elif chance.random() < 0.7:
                     price = chance.choice(("4.20", "3.99"))
                     change(pipeline, invoice_id, chance.randint(0, 6), price, chance.randrange(number))

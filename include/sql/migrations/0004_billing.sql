@@ -125,7 +125,7 @@ insert into billing.held_reason_code (reason_code, title, cure) values
 ('invoice_withdrawn', 'AppXite no longer lists the invoice as one to bill', 'Look at the invoice in AppXite. Listed as Verified again, its lines are free by themselves; else exclude them.'),
 ('delivered_on_withdrawn_invoice', 'The charge is delivered already, by an invoice that AppXite withdrew', 'See the detail for the delivered line. If it stands for this one: exclude this one. If it is credited in ConnectWise: exclude the delivered line, with that as the reason; this one is free then.'),
 ('row_unreadable', 'The row holds a value that cannot be read', 'See the detail for field and value; have it corrected in AppXite.'),
-('changed_after_delivery', 'AppXite changed the line after it was delivered', 'The amount is the difference. Bill it by hand in ConnectWise and exclude it here, or correct the invoice in AppXite.'),
+('changed_after_delivery', 'AppXite changed the line after it was delivered', 'The amount is the difference. Bill it by hand in ConnectWise and exclude it here, or correct the invoice in AppXite; or set changes_after_delivery to next_open_cycle. Then see the detail for what stands against it.'),
 ('currency_differs_from_invoice', 'The line''s currency is not its invoice''s', 'Correct the invoice in AppXite.'),
 ('organization_unmapped', 'The organization has no approved company', 'Approve a mapping of the organization to a company, or exclude it.'),
 ('company_unclaimed', 'The organization has selectors for its companies, and none claims the line', 'Add a selector for its contract, offer or subscription: python -m billing_sync mappings import selectors FILE.'),
