@@ -8,24 +8,27 @@ select pg_advisory_xact_lock(hashtext('billing.decide'));
 
 merge into billing.line_decision as known
 using (
-    with claimed as (
+    with with_selectors as (
+        select organization_id from mapping.company_selector group by organization_id
+    ),
+    claimed as (
         select
             scope.line_id,
             array_agg(distinct selector.company_id order by selector.company_id) as company_ids
-        from billing.line_in_scope as scope
+        from with_selectors
+        join billing.invoice as invoice on invoice.organization_id = with_selectors.organization_id
+        join billing.line_in_scope as scope on scope.invoice_id = invoice.invoice_id
         join billing.invoice_line as line on line.line_id = scope.line_id
-        join billing.invoice as invoice on invoice.invoice_id = line.invoice_id
+        cross join lateral (values
+            ('contract', coalesce(line.contract_id, invoice.contract_id)),
+            ('offer', line.offer_id),
+            ('subscription', line.subscription_id)
+        ) as named (kind, source_id)
         join mapping.company_selector as selector
             on selector.organization_id = invoice.organization_id
-            and selector.source_id = case selector.kind
-                when 'contract' then coalesce(line.contract_id, invoice.contract_id)
-                when 'offer' then line.offer_id
-                when 'subscription' then line.subscription_id
-            end
+            and selector.kind = named.kind
+            and selector.source_id = named.source_id
         group by scope.line_id
-    ),
-    with_selectors as (
-        select organization_id from mapping.company_selector group by organization_id
     )
     select
         line.line_id,
