@@ -177,3 +177,23 @@ def test_an_invoice_that_is_not_accounted_for_pauses_each_company_it_goes_to_and
     paused = world.rows("select company_id from delivery.pause where ended_at is null order by 1")
     assert [row["company_id"] for row in paused] == sorted([first.company_id, second.company_id])
     assert world.value("select count(*) from audit.log_entry where code = 'breach_difference'") == 1
+
+
+def test_a_subscription_that_no_selector_claims_is_not_shown_at_the_organizations_own_company(world: World) -> None:
+    first, second = world.customer(), second_company(world)
+    for subscription_id in ("claimed", "unclaimed", "without a line"):
+        world.insert(
+            "mapping.subscription", subscription_id=subscription_id, organization_id=first.organization_id,
+            offer_id="offer", status="Active",
+        )  # fmt: skip
+    world.invoice(first, monthly(MAY, subscription_id="claimed"), monthly(MAY, subscription_id="unclaimed"))
+    shown = "select subscription_id, company_id from reporting.subscription order by 1"
+    before = world.rows(shown)
+    select(world, first, "subscription", "claimed", second)
+
+    world.night()
+
+    assert {row["company_id"] for row in before} == {first.company_id}
+    assert {row["subscription_id"]: row["company_id"] for row in world.rows(shown)} == {
+        "claimed": second.company_id, "unclaimed": None, "without a line": None,
+    }  # fmt: skip

@@ -385,6 +385,10 @@ left join mapping.organization as organization on organization.organization_id =
 left join mapping.company as company on company.company_id = coalesce(known.company_id, (
     select max(mapped.company_id) from mapping.organization_mapping as mapped
     where mapped.organization_id = known.organization_id and mapped.state = 'approved'
+        -- Where selectors decide, only a line tells the company.
+        and not exists (
+            select from mapping.company_selector as selector where selector.organization_id = known.organization_id
+        )
     having count(*) = 1
 ))
 left join mapping.offer as offer on offer.offer_id = known.offer_id
