@@ -99,6 +99,29 @@ def report() -> None:
             raise typer.Exit(1)
 
 
+@app.command()
+def why(
+    line: Annotated[int | None, typer.Option("--line", help="line_id, as reports and pages show it")] = None,
+    invoice: Annotated[str | None, typer.Option("--invoice", help="AppXite's invoice number")] = None,
+    addition: Annotated[
+        str | None, typer.Option("--addition", help="Id of an Addition in ConnectWise, or its delivery key")
+    ] = None,
+) -> None:
+    """Why a line, an invoice or an Addition is as it is: what decided then, who approved, what ConnectWise answered."""
+    from billing_sync import why as story
+
+    if [line, invoice, addition].count(None) != 2:
+        raise ConfigurationError("Name one of --line, --invoice and --addition.")
+    with _database() as connection:
+        if line is not None:
+            story.print_line(story.why_line(connection, line), console)
+        elif addition is not None:
+            story.print_addition(story.why_addition(connection, addition), console)
+        else:
+            for found in story.why_invoice(connection, invoice or ""):
+                story.print_invoice(found, console)
+
+
 @mappings_app.command("export")
 def export_mappings(
     kind: Kind,

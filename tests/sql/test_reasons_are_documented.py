@@ -22,7 +22,9 @@ CAUSE, EFFECT, CURE = 1, 2, 3
 
 def reason_codes(connection: Connection, condition: str = "true") -> set[str]:
     """The codes that the database knows."""
-    rows = connection.execute(f"select reason_code from billing.held_reason_code where {condition}").fetchall()  # type: ignore[call-overload]
+    rows = connection.execute(
+        f"select reason_code from billing.held_reason_code where {condition}"  # type: ignore[call-overload]
+    ).fetchall()
     return {row[0] for row in rows}
 
 
@@ -50,7 +52,9 @@ def asserted_words(source: str) -> Iterator[str]:
     ]  # fmt: skip
     names = {name.id for call in handed for name in ast.walk(call) if isinstance(name, ast.Name)}
     for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
         if any(isinstance(target, ast.Name) and target.id in names for target in targets):
             checked.append(node)
     for part in (*checked, *handed):
@@ -80,9 +84,13 @@ def test_each_reason_has_its_cause_money_effect_and_cure_in_the_guide(functions:
     unknown = sorted(set(documented) - codes)
     assert not unknown, f"{', '.join(unknown)}: in {GUIDE.relative_to(ROOT)}, but not in billing.held_reason_code"
     incomplete = sorted(
-        code for code, cells in documented.items() if len(cells) != 4 or not all(cells[n] for n in (CAUSE, EFFECT, CURE))
+        code
+        for code, cells in documented.items()
+        if len(cells) != 4 or not all(cells[n] for n in (CAUSE, EFFECT, CURE))
     )
-    assert not incomplete, f"{', '.join(incomplete)}: cause, effect on money or cure is empty in {GUIDE.relative_to(ROOT)}"
+    assert not incomplete, (
+        f"{', '.join(incomplete)}: cause, effect on money or cure is empty in {GUIDE.relative_to(ROOT)}"
+    )
 
 
 def test_each_bound_that_holds_lines_is_explained_where_bounds_are(functions: Connection) -> None:
@@ -122,6 +130,7 @@ def test_it(case):
 
 
 def test_tables_are_read_row_by_row_below_their_heading() -> None:
-    text = "## One\n| `a` | x |\n## Two\n| reason | cause |\n|---|---|\n| `b` | why |\n\n### More\n| `c` | |\n## Three\n| `d` | |\n"
+    text = "## One\n| `a` | x |\n"
+    text += "## Two\n| reason | cause |\n|---|---|\n| `b` | why |\n\n### More\n| `c` | |\n## Three\n| `d` | |\n"
 
     assert table_rows(text, "Two") == {"b": ["`b`", "why"], "c": ["`c`", ""]}
