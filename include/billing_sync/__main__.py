@@ -122,6 +122,34 @@ def why(
                 story.print_invoice(found, console)
 
 
+@app.command()
+def simulate(
+    first: Annotated[str, typer.Option("--from", help="First billing period, e.g. 2026-08")],
+    last: Annotated[str, typer.Option("--to", help="Last billing period, e.g. 2026-10")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, as `settings set` takes it")] = None,
+    rules: Annotated[Path | None, typer.Option(help="CSV file as `rules export` writes it")] = None,
+    organizations: Annotated[Path | None, typer.Option(help="CSV file as `mappings export` writes it")] = None,
+    offers: Annotated[Path | None, typer.Option(help="CSV file as `mappings export` writes it")] = None,
+    contracts: Annotated[Path | None, typer.Option(help="CSV file as `mappings export` writes it")] = None,
+    lines_file: Annotated[Path | None, typer.Option("--csv", help="CSV file to write with every line")] = None,
+) -> None:
+    """What other settings, rules or mappings would bill in past periods, per customer. Writes nothing."""
+    from billing_sync.run import parse_billing_period
+    from billing_sync.simulate import Changes, print_simulation
+    from billing_sync.simulate import simulate as run_simulation
+
+    pairs = [text.partition("=") for text in settings or []]
+    unclear = [key for key, sign, _ in pairs if not sign]
+    if unclear:
+        raise ConfigurationError(f"--set {unclear[0]} lacks a value. Write --set KEY=VALUE.")
+    files = {"organizations": organizations, "offers": offers, "contracts": contracts}
+    changes = Changes(
+        {key: value for key, _, value in pairs}, rules, {kind: path for kind, path in files.items() if path}
+    )
+    periods = parse_billing_period(first), parse_billing_period(last)
+    print_simulation(run_simulation(_dsn(), *periods, changes, csv=lines_file), console)
+
+
 @mappings_app.command("export")
 def export_mappings(
     kind: Kind,
