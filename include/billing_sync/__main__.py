@@ -131,6 +131,8 @@ def simulate(
     organizations: Annotated[Path | None, typer.Option(help="CSV file as `mappings export` writes it")] = None,
     offers: Annotated[Path | None, typer.Option(help="CSV file as `mappings export` writes it")] = None,
     contracts: Annotated[Path | None, typer.Option(help="CSV file as `mappings export` writes it")] = None,
+    selectors: Annotated[Path | None, typer.Option(help="CSV file as `mappings export` writes it")] = None,
+    agreement_rules: Annotated[Path | None, typer.Option(help="CSV file as `agreement-rules export` writes it")] = None,
     lines_file: Annotated[Path | None, typer.Option("--csv", help="CSV file to write with every line")] = None,
 ) -> None:
     """What other settings, rules or mappings would bill in past periods, per customer. Writes nothing."""
@@ -144,8 +146,9 @@ def simulate(
         raise ConfigurationError(f"--set {unclear[0]} lacks a value. Write --set KEY=VALUE.")
     files = {"organizations": organizations, "offers": offers, "contracts": contracts}
     changes = Changes(
-        {key: value for key, _, value in pairs}, rules, {kind: path for kind, path in files.items() if path}
-    )
+        {key: value for key, _, value in pairs}, rules, {kind: path for kind, path in files.items() if path},
+        selectors, agreement_rules,
+    )  # fmt: skip
     periods = parse_billing_period(first), parse_billing_period(last)
     print_simulation(run_simulation(_dsn(), *periods, changes, csv=lines_file), console)
 

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from billing_sync.agreement_rules import import_agreement_rules, read_agreement_rules_file
 from billing_sync.db import Connection, connect, run_sql_file
 from billing_sync.decide import LOAD_INVOICES, STEPS
 from billing_sync.errors import ConfigurationError
@@ -33,6 +34,7 @@ from billing_sync.mappings import import_mappings, read_mapping_file
 from billing_sync.migrate import migrate, pending
 from billing_sync.rules import import_rules, read_rules_file
 from billing_sync.run import open_run, period_of
+from billing_sync.selectors import import_selectors, read_selector_file
 from billing_sync.settings import PARSERS, set_setting
 
 log = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ NOT_SIMULATED = (
 
 @dataclass(frozen=True)
 class Changes:
-    """What is changed in a simulation: settings as text by key, and CSV files as `rules` and `mappings` export them.
+    """What is changed in a simulation: settings as text by key, and CSV files as they are exported.
 
     mappings: by kind (organizations, offers, contracts).
     """
@@ -69,6 +71,8 @@ class Changes:
     settings: Mapping[str, str] = field(default_factory=dict)
     rules: Path | None = None
     mappings: Mapping[str, Path] = field(default_factory=dict)
+    selectors: Path | None = None
+    agreement_rules: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,10 @@ def _checked(changes: Changes) -> dict[str, pd.DataFrame]:
     files = {kind: read_mapping_file(path, kind) for kind, path in changes.mappings.items()}
     if changes.rules is not None:
         files["rules"] = read_rules_file(changes.rules)
+    if changes.selectors is not None:
+        files["selectors"] = read_selector_file(changes.selectors)
+    if changes.agreement_rules is not None:
+        files["agreement rules"] = read_agreement_rules_file(changes.agreement_rules)
     return files
 
 
@@ -193,6 +201,10 @@ def _apply(scratch: Connection, changes: Changes, files: Mapping[str, pd.DataFra
         import_rules(scratch, files["rules"], person="simulation")
     for kind in changes.mappings:
         import_mappings(scratch, kind, files[kind], approve=True, person="simulation")
+    if "selectors" in files:
+        import_selectors(scratch, files["selectors"], person="simulation")
+    if "agreement rules" in files:
+        import_agreement_rules(scratch, files["agreement rules"], person="simulation")
 
 
 # -- the scratch database ----------------------------------------------------------------------------------------------
@@ -294,11 +306,9 @@ def _copy_tables(real: Connection, scratch: Connection, first: date, last: date)
         scratch.execute(sql.SQL("alter table {} disable trigger user").format(name))
         scratch.execute(sql.SQL("delete from {}").format(name))
     for table, name in zip(tables, names, strict=True):
-        condition = _condition(table, columns[table])
         listed = sql.SQL(", ").join(map(sql.Identifier, columns[table]))
-        query = sql.SQL("select {} from {} where {}").format(listed, name, sql.SQL(condition)).as_string(real)
-        query = query.replace("KNOWN_FROM", f"'{known_from}'::date").replace("LAST", f"'{last}'::date")
-        _copy(real, scratch, query, sql.SQL("copy {} ({}) from stdin (format binary)").format(name, listed))
+        rows = sql.SQL("select {} from {} where {}").format(listed, name, _condition(columns[table], known_from, last))
+        _copy(real, scratch, rows, sql.SQL("{} ({})").format(name, listed))
         scratch.execute(sql.SQL("alter table {} enable trigger user").format(name))
         _continue_numbers(scratch, table)
 
@@ -339,21 +349,26 @@ def _columns(scratch: Connection, tables: Iterable[str]) -> dict[str, list[str]]
     return dict(rows)
 
 
-def _condition(table: str, columns: list[str]) -> str:
-    """Which rows of a table belong to the periods and to those before them that bounds look at."""
-    invoices = "select invoice_id from billing.invoice where billing_period between KNOWN_FROM and LAST"
+def _condition(columns: list[str], first: date, last: date) -> sql.Composable:
+    """Which rows of a table belong to the periods."""
+    invoices = sql.SQL("select invoice_id from billing.invoice where billing_period between {} and {}").format(
+        sql.Literal(first), sql.Literal(last)
+    )
     if "invoice_id" in columns:
-        return f"invoice_id in ({invoices})"
+        return sql.SQL("invoice_id in ({})").format(invoices)
     if "line_id" in columns:
-        return f"line_id in (select line_id from billing.invoice_line where invoice_id in ({invoices}))"
-    return "true"
+        return sql.SQL("line_id in (select line_id from billing.invoice_line where invoice_id in ({}))").format(
+            invoices
+        )
+    return sql.SQL("true")
 
 
-def _copy(real: Connection, scratch: Connection, query: str, into: sql.Composed) -> None:
-    with real.cursor() as source, scratch.cursor() as target:
-        with source.copy(f"copy ({query}) to stdout (format binary)".encode()) as rows, target.copy(into) as given:
-            for block in rows:
-                given.write(block)
+def _copy(real: Connection, scratch: Connection, rows: sql.Composable, into: sql.Composable) -> None:
+    read = sql.SQL("copy ({}) to stdout (format binary)").format(rows)
+    write = sql.SQL("copy {} from stdin (format binary)").format(into)
+    with real.cursor() as source, scratch.cursor() as target, source.copy(read) as blocks, target.copy(write) as given:
+        for block in blocks:
+            given.write(block)
 
 
 def _continue_numbers(scratch: Connection, table: str) -> None:
@@ -373,16 +388,13 @@ def _continue_numbers(scratch: Connection, table: str) -> None:
 
 def _copy_delivered(real: Connection, scratch: Connection, first: date, last: date) -> None:
     scratch.execute("create table simulation.delivered (line_id bigint primary key, amount billing.amount)")
-    query = f"""
+    rows = sql.SQL(
+        """
         select line.line_id, line.delivered_amount from reporting.invoice_line as line
-        where line.outcome = 'delivered' and line.billing_period between '{first}' and '{last}'
-    """
-    _copy(
-        real,
-        scratch,
-        query,
-        sql.SQL("copy {} from stdin (format binary)").format(sql.Identifier("simulation", "delivered")),
-    )
+        where line.outcome = 'delivered' and line.billing_period between {} and {}
+        """
+    ).format(sql.Literal(first), sql.Literal(last))
+    _copy(real, scratch, rows, sql.Identifier("simulation", "delivered"))
 
 
 # -- deciding ----------------------------------------------------------------------------------------------------------
@@ -554,7 +566,7 @@ def _write_csv(scratch: Connection, path: Path) -> None:
 
 
 def print_simulation(found: Simulation, console: Console) -> None:
-    """Print the difference per customer and currency, then the totals. Customers without any change are counted only."""
+    """Print the difference per customer and currency, then the totals. Customers without any are counted only."""
     periods = f"{found.periods[0]:%Y-%m} to {found.periods[-1]:%Y-%m}"
     table = Table(title=f"Simulated {periods}: today's configuration → the changed one", title_justify="left")
     for name in (

@@ -25,6 +25,10 @@ ROLES = {
     "organization": "organization → company",
     "offer": "offer → product",
     "contract": "contract → agreement",
+    "selector": "selector: which company",
+    "offer variant": "offer → product, for this frequency",
+    "agreement rule": "agreement rule",
+    "agreement refusal": "no agreement is to be created",
     "rule": "rule of the charge type",
     "override": "values typed for the line",
     "allowance": "let pass a bound",
@@ -33,22 +37,20 @@ ROLES = {
 AGREEMENT_SOURCES = {
     "override": "chosen for the line by a person",
     "contract": "by the contract's mapping",
+    "rule": "by an agreement rule",
     "default_type": "the company's one active agreement of the default Agreement Type",
 }
 # What tells nothing about the value itself.
 _OWN_COLUMNS = (
-    "organization_id",
-    "offer_id",
-    "contract_id",
-    "charge_type",
-    "bound_key",
     "version",
     "decided_by",
     "decided_at",
     "allowed_by",
     "allowed_at",
+    "refused_by",
+    "refused_at",
     "description",
-    "line_id",
+    "position",
 )
 _UNTOLD_CHANGES = ("last_run_id", "content_hash")
 
@@ -58,12 +60,14 @@ class Entry:
     """A mapping, rule, typed value or setting that took part, as it was valid when the line was decided.
 
     value_now: what it is today (None: it was taken away); is_first: nobody changed it before then.
+    part: what tells rows of one key apart (the kind of a selector, the frequency of an offer variant).
     changed_by, changed_at: the first change after it, when today's value is another one.
     """
 
     role: str
     table_name: str
     row_key: str
+    part: Row | None
     version: int | None
     person: str | None
     at: datetime | None
@@ -210,6 +214,7 @@ class SourceChange:
 class LineStory:
     """Everything that explains a line. line, invoice, decision, proof: rows of their tables; staged: newest extract.
 
+    new_agreement: the ledger's row, when a plan creates or created the line's agreement.
     as_of: the moment for which `entries` are told: the making of the plan that delivered the line, else its decision.
     """
 
@@ -222,6 +227,7 @@ class LineStory:
     decision: Row | None
     outcome: str
     held: list[HeldFor]
+    new_agreement: Row | None
     delivery: AdditionStory | None
     is_carried: bool
     carried_plan_id: int | None
@@ -349,6 +355,7 @@ def line_events(story: LineStory) -> list[Event]:
         *_entry_events(story),
         *_held_events(story),
         *_decision_events(story),
+        *_agreement_events(story),
     ]
     if story.delivery:
         events.extend(addition_events(story.delivery, of_line=story.line["line_id"]))
@@ -429,10 +436,10 @@ def _entry_events(story: LineStory) -> Iterator[Event]:
         name = f"{ROLES.get(entry.role, entry.role)} {entry.row_key}"
         if not entry.is_default and entry.at and entry.person:
             version = f", version {entry.version}" if entry.version else ""
-            yield Event(entry.at, entry.person, f"{name}: {describe(entry.value)}{version}")
+            yield Event(entry.at, entry.person, f"{name}: {describe(entry.value, entry.row_key)}{version}")
         if entry.changed_at:
             keeps = "; the line keeps what was delivered" if story.is_carried else "; the next run decides by it"
-            now = describe(entry.value_now) if entry.value_now else "taken away"
+            now = describe(entry.value_now, entry.row_key) if entry.value_now else "taken away"
             yield Event(entry.changed_at, str(entry.changed_by), f"{name} changed, today: {now}{keeps}")
 
 
@@ -455,6 +462,21 @@ def _decision_events(story: LineStory) -> Iterator[Event]:
         yield Event(at, who, f"excluded: {decision['excluded_by']}")
     elif decision["outcome"] == "deliver":
         yield Event(at, who, f"decided: {decision_words(story)}")
+
+
+def _agreement_events(story: LineStory) -> Iterator[Event]:
+    made = story.new_agreement
+    if made is None:
+        return
+    name = (made["payload"] or {}).get("name", made["agreement_key"])
+    words = f"plan {made['plan_id']} begins to create agreement {name}"
+    yield Event(_time(made["intended_at"]), str(made["approved_by"]), words)
+    for attempt in TypeAdapter(list[Attempt]).validate_python(made["attempts"]):
+        yield Event(attempt.attempted_at, f"worker {attempt.worker}", _attempt_words(attempt))
+    if made["created_at"]:
+        yield Event(_time(made["created_at"]), "ConnectWise", f"agreement {made['agreement_id']} stands: {name}")
+    elif made["problem"]:
+        yield Event(_time(made["intended_at"]), "ConnectWise", f"agreement {made['state']}: {made['problem']}")
 
 
 def _in_order(events: Iterable[Event]) -> list[Event]:
@@ -486,13 +508,13 @@ def decision_words(story: LineStory) -> str:
     return "; ".join(parts)
 
 
-def describe(value: Mapping[str, Any]) -> str:
-    """An entry's value in words: `company_id 17, state approved`."""
+def describe(value: Mapping[str, Any], row_key: str = "") -> str:
+    """An entry's value in words, without the key that it stands under: `state approved, company Bakery (17)`."""
     if "setting_key" in value:
         return _shown(value.get("value"))
     told = {
         name: given for name, given in value.items()
-        if name not in _OWN_COLUMNS and given is not None and given is not False
+        if name not in _OWN_COLUMNS and given is not None and given is not False and str(given) != row_key
     }  # fmt: skip
     words = []
     for name, given in told.items():
@@ -732,14 +754,14 @@ def _print_entries(story: LineStory, console: Console) -> None:
             if entry.is_same_now
             else "TAKEN AWAY"
             if entry.value_now is None
-            else f"DIFFERENT: {describe(entry.value_now)}"
+            else f"DIFFERENT: {describe(entry.value_now, entry.row_key)}"
         )
         who = "default" if entry.is_default else entry.person
         _add(
             table,
             ROLES.get(entry.role, entry.role),
             entry.row_key,
-            describe(entry.value),
+            describe(entry.value, entry.row_key),
             entry.version,
             who,
             _utc(entry.at),

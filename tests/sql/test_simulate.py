@@ -25,6 +25,7 @@ from rich.console import Console
 from sql_world import JUNE, MAY, Customer, Line, World, differences_between, month_end, monthly
 
 from billing_sync import simulate as simulation_module
+from billing_sync.agreement_rules import COLUMNS as AGREEMENT_RULE_COLUMNS
 from billing_sync.db import SQL_DIR
 from billing_sync.errors import ConfigurationError
 from billing_sync.mappings import export_mappings, import_mappings, read_mapping_file
@@ -152,6 +153,31 @@ def test_a_past_total_is_compared_with_the_periods_before_it(world: World) -> No
     assert found.periods == [MAY]
 
 
+def test_selectors_and_agreement_rules_are_simulated(world: World, tmp_path: Path) -> None:
+    customer = world.customer()
+    second = world.company()
+    elsewhere = world.agreement(second)
+    world.insert("mapping.agreement_type", agreement_type_id=2, name="Projects")
+    projects = world.agreement(second, agreement_type_id=2)
+    line = monthly(MAY)
+    world.invoice(customer, line)
+    world.decide()
+    selectors = tmp_path / "selectors.csv"
+    selectors.write_text(
+        f"organization_id,kind,source_id,company_id,note\n{customer.organization_id},offer,offer,{second},\n"
+    )
+    rules = tmp_path / "agreement_rules.csv"
+    rules.write_text(f"{','.join(AGREEMENT_RULE_COLUMNS)}\nprojects,,,,Projects,,,\n")
+
+    for changes, agreement_id in ((Changes(selectors=selectors), elsewhere),
+                                  (Changes(selectors=selectors, agreement_rules=rules), projects)):  # fmt: skip
+        lines = tmp_path / "lines.csv"
+        found = simulate(world.dsn, MAY, MAY, changes, csv=lines)
+        assert [one.change for one in found.lines] == ["another company, another agreement"]
+        with lines.open(encoding="utf-8") as file:
+            assert [row["agreement_id_after"] for row in csv.DictReader(file)] == [str(agreement_id)]
+
+
 # -- it cannot write ---------------------------------------------------------------------------------------------------
 
 
@@ -233,7 +259,8 @@ def generated(world: World, choose: random.Random) -> list[Line]:
 
 def random_changes(world: World, choose: random.Random, folder: Path) -> Changes:
     options = {
-        "zero_amounts": ["send", "skip"], "negative_additions": ["send", "hold"], "late_lines": ["next_open_cycle", "hold"],
+        "zero_amounts": ["send", "skip"], "negative_additions": ["send", "hold"],
+        "late_lines": ["next_open_cycle", "hold"],
         "price_fallback": ["one_unit", "hold"], "recurring_mode": ["persistent", "dated"],
         "unit_price_decimals": ["2", "4", "6"], "bound_amount_per_line": ["15", "50000"],
     }  # fmt: skip
@@ -324,8 +351,10 @@ def test_it_gives_what_a_real_run_with_that_configuration_gives(
 def test_each_setting_that_decides_is_simulated(world: World) -> None:
     text = "\n".join((SQL_DIR / step).read_text(encoding="utf-8") for step in DECISIONS)
     text += world.value(
-        "select string_agg(pg_get_functiondef(oid), '') from pg_proc where pronamespace = 'billing'::regnamespace and prokind = 'f'"
+        "select string_agg(pg_get_functiondef(oid), '') from pg_proc"
+        " where pronamespace = 'billing'::regnamespace and prokind = 'f'"
     )
+    text += world.value("select string_agg(definition, '') from pg_views where schemaname in ('billing', 'mapping')")
 
     deciding = {key for key in PARSERS if f"'{key}'" in text} - {
         "environment",
@@ -374,13 +403,17 @@ def test_what_a_killed_simulation_left_is_gone_after_the_next(
     assert scratch_databases(world) == []
 
 
-def test_a_failure_leaves_no_scratch_database(world: World) -> None:
-    class Halted(Exception):
-        pass
+def test_a_failure_leaves_no_scratch_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
 
-    with pytest.raises(Halted), scratch_database(world.dsn):
-        assert len(scratch_databases(world)) == 1
-        raise Halted
+    def halt(*_: object) -> None:
+        seen.extend(scratch_databases(world))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulation_module, "_copy_tables", halt)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(world.dsn, MAY, MAY, Changes())
+    assert len(seen) == 1
     assert scratch_databases(world) == []
 
 
@@ -392,6 +425,22 @@ def test_a_login_that_may_not_create_databases_is_told_so(world: World) -> None:
             simulate(dsn, MAY, MAY, Changes({"zero_amounts": "skip"}))
     finally:
         world.execute("drop role no_scratch")
+
+
+def test_reading_and_createdb_are_all_that_a_login_needs(
+    two_customers: tuple[World, Customer, Customer, Line],
+) -> None:
+    world = two_customers[0]
+    schemas = "staging, mapping, billing, delivery, audit, reporting, public"
+    world.execute("create role reader login createdb password 'secret'")
+    try:
+        world.execute(f"grant usage on schema {schemas} to reader")
+        world.execute(f"grant select on all tables in schema {schemas} to reader")
+        dsn = make_conninfo(world.dsn, user="reader", password="secret")
+        assert len(simulate(dsn, MAY, MAY, Changes({"zero_amounts": "skip"})).lines) == 1
+    finally:
+        world.execute("drop owned by reader")
+        world.execute("drop role reader")
 
 
 def test_nobody_else_may_look_into_the_scratch_database(world: World) -> None:
@@ -427,7 +476,7 @@ def test_changes_that_cannot_be_made_are_refused_before_anything_is_copied(
 def test_periods_without_invoices_are_said(world: World) -> None:
     with pytest.raises(ConfigurationError, match="No invoices are known from 2026-05 to 2026-06"):
         simulate(world.dsn, MAY, JUNE, Changes())
-    with pytest.raises(ConfigurationError, match="end .2026-05. before they begin .2026-06."):
+    with pytest.raises(ConfigurationError, match=r"end .2026-05. before they begin .2026-06."):
         simulate(world.dsn, JUNE, MAY, Changes())
 
 

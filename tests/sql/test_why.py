@@ -173,6 +173,60 @@ def test_what_appxite_changed_before_and_after_delivery_is_told(world: World) ->
     assert [one.reason_code for one in second.held] == ["changed_after_delivery"]
 
 
+def test_the_selector_that_chose_the_company_is_told_as_it_was(world: World) -> None:
+    customer = world.customer()
+    second = world.company(name="Second")
+    world.agreement(second)
+    line = monthly(MAY, contract_id="c1")
+    world.invoice(customer, line)
+    for kind, source, company in (("contract", "c1", second), ("subscription", "elsewhere", customer.company_id)):
+        world.insert(
+            "mapping.company_selector", organization_id=customer.organization_id, kind=kind, source_id=source,
+            company_id=company, decided_by="ann",
+        )  # fmt: skip
+    world.night()
+    world.execute("delete from mapping.company_selector where kind = 'contract'")
+
+    selector = entry(story_of(world, line), "selector")
+
+    assert (selector.person, selector.part) == ("ann", {"kind": "contract", "source_id": "c1"})
+    assert (selector.value["company"], selector.value_now) == ("Second", None)
+    assert "company Second" in printed(print_line, story_of(world, line))
+
+
+def test_the_agreement_rule_that_decided_is_told_in_its_version_of_then(world: World) -> None:
+    customer = world.customer()
+    world.insert("mapping.agreement_type", agreement_type_id=2, name="Projects")
+    chosen = world.agreement(customer.company_id, agreement_type_id=2)
+    world.insert("mapping.agreement_rule", agreement_rule="projects", position=1, agreement_type="Projects")
+    line = monthly(MAY)
+    world.invoice(customer, line)
+    world.night()
+    world.execute("update mapping.agreement_rule set agreement_type = 'Other', version = 2")
+
+    rule = entry(story_of(world, line), "agreement rule")
+
+    assert world.decision(line)["agreement_id"] == chosen
+    assert (rule.version, rule.value["agreement_type"], rule.person) == (1, "Projects", "tests")
+    assert rule.value_now is not None
+    assert rule.value_now["agreement_type"] == "Other"
+
+
+def test_the_variant_of_the_offer_that_chose_the_product_is_told(world: World) -> None:
+    customer = world.customer()
+    yearly, product = world.product(), world.product(identifier="YEARLY")
+    line = monthly(MAY)
+    world.invoice(customer, line)
+    for frequency, number in (("Every 1 month", product), ("Every 12 months", yearly)):
+        world.insert(
+            "mapping.offer_variant_mapping", offer_id="offer", billing_frequency=frequency, product_id=number,
+            state="approved", decided_by="ann",
+        )  # fmt: skip
+    world.night()
+
+    assert entry(story_of(world, line), "offer variant").value["product"] == "YEARLY"
+
+
 def test_typed_values_are_told_with_version_and_person(world: World) -> None:
     line = monthly(MAY)
     world.invoice(world.customer(), line)

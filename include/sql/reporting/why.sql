@@ -6,16 +6,21 @@ create function reporting.with_names(value jsonb) returns jsonb language sql sta
     select value || jsonb_strip_nulls(jsonb_build_object(
         'company', (select company.name from mapping.company as company where company.company_id = (value ->> 'company_id')::integer),
         'product', (select product.identifier from mapping.product as product where product.product_id = (value ->> 'product_id')::integer),
-        'agreement', (select agreement.name from mapping.agreement as agreement where agreement.agreement_id = (value ->> 'agreement_id')::integer)
+        'agreement', (select agreement.name from mapping.agreement as agreement where agreement.agreement_id = (value ->> 'agreement_id')::integer),
+        'default_product', (select product.identifier from mapping.product as product where product.product_id = (value ->> 'default_product_id')::integer)
     ))
 $$;
 comment on function reporting.with_names(jsonb) is 'An entry with the names that the ids in it have today.';
 
-create function reporting.entry_as_of(role text, table_name text, row_key text, as_of timestamptz, decided jsonb)
-returns jsonb language sql stable as $$
+create function reporting.entry_as_of(
+    role text, table_name text, row_key text, part jsonb, as_of timestamptz, decided jsonb
+) returns jsonb language sql stable as $$
     with entry as (
         select change_id, changed_by, changed_at, before, after from audit.change
-        where change.table_name = entry_as_of.table_name and change.row_key = entry_as_of.row_key
+        where
+            change.table_name = entry_as_of.table_name
+            and change.row_key = entry_as_of.row_key
+            and (part is null or coalesce(change.after, change.before) @> part)
     ),
     -- Of what was there by then: the newest that gives what was decided (a change made while the run was under way may
     -- have come too late for it), else the newest.
@@ -45,8 +50,11 @@ returns jsonb language sql stable as $$
         'role', role,
         'table_name', table_name,
         'row_key', row_key,
+        'part', part,
         'version', (known.value ->> 'version')::integer,
-        'person', coalesce(known.value ->> 'decided_by', known.value ->> 'allowed_by', known.changed_by),
+        'person', coalesce(
+            known.value ->> 'decided_by', known.value ->> 'allowed_by', known.value ->> 'refused_by', known.changed_by
+        ),
         'at', coalesce(known.changed_at, (known.value ->> 'decided_at')::timestamptz),
         'is_first', known.is_first,
         'value', reporting.with_names(known.value),
@@ -60,8 +68,8 @@ returns jsonb language sql stable as $$
     left join next on true
     where known.value is not null
 $$;
-comment on function reporting.entry_as_of(text, text, text, timestamptz, jsonb) is
-'A setting, rule, mapping or typed value as it was valid at a moment, with version, person and time, and what it is now. decided: what a decision took from it. Null: there was none.';
+comment on function reporting.entry_as_of(text, text, text, jsonb, timestamptz, jsonb) is
+'A setting, rule, mapping or typed value as it was valid at a moment, with version, person and time, and what it is now. part: what tells rows of one key apart. decided: what a decision took from it. Null: there was none.';
 
 create function reporting.why_delivery(asked_key text) returns jsonb
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -179,6 +187,8 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
             decision.product_id,
             decision.agreement_id,
             decision.agreement_source,
+            decision.agreement_rule,
+            decision.agreement_rule_version,
             decision.rules,
             decision.is_recurring,
             decision.is_late,
@@ -219,28 +229,46 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     -- decision took from it.
     entry as (
         select entry.* from told cross join lateral (values
-            (1, 'organization', 'mapping.organization_mapping', told.organization_id,
+            (1, 'organization', 'mapping.organization_mapping', told.organization_id, null,
                 case when told.company_id is not null
                     then jsonb_build_object('state', 'approved', 'company_id', told.company_id) end),
-            (2, 'offer', 'mapping.offer_mapping', told.offer_id,
+            (2, 'selector', 'mapping.company_selector', told.organization_id,
+                jsonb_build_object('kind', 'contract', 'source_id', told.asked_contract),
+                jsonb_build_object('company_id', told.company_id)),
+            (2, 'selector', 'mapping.company_selector', told.organization_id,
+                jsonb_build_object('kind', 'offer', 'source_id', told.offer_id),
+                jsonb_build_object('company_id', told.company_id)),
+            (2, 'selector', 'mapping.company_selector', told.organization_id,
+                jsonb_build_object('kind', 'subscription', 'source_id', told.subscription_id),
+                jsonb_build_object('company_id', told.company_id)),
+            (3, 'offer', 'mapping.offer_mapping', told.offer_id, null,
                 case when told.product_id is not null
                     then jsonb_build_object('state', 'approved', 'product_id', told.product_id) end),
-            (3, 'contract', 'mapping.contract_mapping', told.asked_contract,
+            (3, 'offer variant', 'mapping.offer_variant_mapping', told.offer_id,
+                jsonb_build_object('billing_frequency', told.billing_frequency),
+                case when told.product_id is not null
+                    then jsonb_build_object('state', 'approved', 'product_id', told.product_id) end),
+            (4, 'contract', 'mapping.contract_mapping', told.asked_contract, null,
                 case when told.agreement_source = 'contract'
                     then jsonb_build_object('state', 'approved', 'agreement_id', told.agreement_id) end),
-            (4, 'rule', 'billing.charge_type', told.charge_type,
+            (4, 'agreement rule', 'mapping.agreement_rule', told.agreement_rule, null,
+                jsonb_build_object('version', told.agreement_rule_version)),
+            (4, 'agreement refusal', 'mapping.agreement_refusal',
+                case when told.agreement_id is null then told.company_id::text end, null, null),
+            (5, 'rule', 'billing.charge_type', told.charge_type, null,
                 jsonb_build_object('version', told.rules -> 'charge_type_version')),
-            (5, 'override', 'billing.override', told.line_id::text,
+            (6, 'override', 'billing.override', told.line_id::text, null,
                 jsonb_build_object('version', told.rules -> 'override_version'))
-        ) as entry (position, role, table_name, row_key, decided)
+        ) as entry (position, role, table_name, row_key, part, decided)
         union all
-        select 6, 'allowance', 'billing.bound_allowance', held.bound_key, null
+        select 7, 'allowance', 'billing.bound_allowance', held.bound_key, null, null
         from held where held.bound_key is not null group by held.bound_key
         union all
-        select 7, 'setting', 'billing.setting', setting.setting_key, null
+        select 8, 'setting', 'billing.setting', setting.setting_key, null, null
         from told cross join lateral (values
             ('accepted_statuses', true),
             ('default_agreement_type', told.agreement_source is null or told.agreement_source = 'default_type'),
+            ('create_agreements', told.company_id is not null and told.agreement_id is null),
             ('recurring_mode', told.is_recurring),
             ('unit_price_decimals', told.sent_unit_price is distinct from told.unit_price),
             ('price_fallback', told.sent_unit_price is distinct from told.unit_price),
@@ -251,6 +279,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
             ('bound_amount_per_line', exists (select from held where held.reason_code = 'amount_above_bound')),
             ('bound_customer_factor', exists (select from held where held.reason_code = 'customer_total_unusual')),
             ('bound_customer_minimum', exists (select from held where held.reason_code = 'customer_total_unusual')),
+            ('bound_new_agreements', exists (select from held where held.reason_code = 'too_many_agreements')),
             ('bound_additions_per_agreement', exists (select from held where held.reason_code = 'too_many_additions'))
         ) as setting (setting_key, matters)
         where setting.matters
@@ -297,7 +326,9 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
             select coalesce(jsonb_agg(found.entry order by entry.position, entry.row_key), '[]')
             from entry
             cross join lateral (
-                select reporting.entry_as_of(entry.role, entry.table_name, entry.row_key, told.as_of, entry.decided) as entry
+                select reporting.entry_as_of(
+                    entry.role, entry.table_name, entry.row_key, entry.part, told.as_of, entry.decided
+                ) as entry
             ) as found
             where found.entry is not null
         ),
@@ -311,6 +342,23 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
                 'held_since', held.held_since, 'held_until', held.held_until
             ) order by held.held_since, held.reason_code), '[]')
             from held left join billing.held_reason_code as code using (reason_code)
+        ),
+        -- The agreement itself may be one that a plan created.
+        'new_agreement', (
+            select to_jsonb(ledger) || jsonb_build_object(
+                'approved_by', plan.approved_by, 'approved_at', plan.approved_at,
+                'attempts', (
+                    select coalesce(jsonb_agg(to_jsonb(attempt) order by attempt.attempt_id), '[]')
+                    from delivery.attempt as attempt
+                    where attempt.delivery_key = ledger.agreement_key
+                )
+            )
+            from delivery.new_agreement as ledger
+            join delivery.plan as plan using (plan_id)
+            where
+                ledger.company_id = told.company_id
+                and (told.agreement_id is null or ledger.agreement_id = told.agreement_id)
+            order by ledger.intended_at desc limit 1
         ),
         'delivery', case when told.asked_key is not null then reporting.why_delivery(told.asked_key) end,
         'is_carried', told.carried_key is not null,
