@@ -1,0 +1,434 @@
+"""The oracle: what must become of each line, worked out a second time from what everybody can see.
+
+It reads what AppXite lists, what ConnectWise holds about companies, products and agreements, and what people decided.
+It never reads the product's tables, and none of its SQL. The rules are those of docs/mappings-and-rules.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import Any
+
+from business.dates import Span, cycle_with, first_of_month
+from sandbox.server import Sandbox
+
+CENT = Decimal("0.01")
+WIDE = Context(prec=60)
+MONTHS_OF = {1: 1, 2: 3, 3: 6, 4: 12}  # of the sandbox's billing cycles
+RECURRING = {"PurchaseFee", "CycleFee"}
+DISPLAY_NAMES = {
+    "PurchaseFee": "Purchase", "CycleFee": "Subscription fee", "Correction": "Correction", "UsageFee": "Usage",
+    "OneTimeFee": "One-time fee", "ItemFee": "Item", "UserCorrection": "Custom charge",
+}  # fmt: skip
+DEFAULT_TYPE = "Cloud Subscriptions"
+APPROVED, EXCLUDED = "approved", "excluded"
+
+
+def cents(amount: Decimal) -> Decimal:
+    """Rounded to cents, half away from zero, as ConnectWise bills."""
+    return amount.quantize(CENT, ROUND_HALF_UP, WIDE)
+
+
+def places(number: Decimal) -> int:
+    """Decimals that count."""
+    return max(0, -int(number.normalize(WIDE).as_tuple().exponent))
+
+
+@dataclass
+class Decisions:
+    """What people decided. An organization or offer that is not named has not been looked at.
+
+    organizations   id -> (approved or excluded, company)
+    offers          id -> (approved or excluded, product)
+    paused          companies to which nothing may be delivered
+    """
+
+    settings: dict[str, str]
+    organizations: dict[str, tuple[str, int]] = field(default_factory=dict)
+    offers: dict[str, tuple[str, int]] = field(default_factory=dict)
+    paused: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Agreement:
+    """A ConnectWise agreement as it is now."""
+
+    id: int
+    type: str
+    company: int
+    is_active: bool
+    currency: str
+    prorates: bool
+    months: int
+    anchor: date | None
+    bill_start: date
+    next_invoice: date
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Agreement:
+        def day(name: str) -> date:
+            return date.fromisoformat(record[name][:10])
+
+        return cls(
+            record["id"], record["type"]["name"], record["company"]["id"],
+            record["agreementStatus"] == "Active" and not record["cancelledFlag"],
+            record["currency"]["currencyCode"], bool(record["prorateFlag"]), MONTHS_OF.get(record["billingCycle"]["id"], 0),
+            day("billStartDate") if record["invoicingCycle"] == "ContractYear" else None, day("billStartDate"),
+            day("nextInvoiceDate") if record.get("nextInvoiceDate") else date.max,
+        )  # fmt: skip
+
+    def cycle(self, day: date) -> Span:
+        """The cycle that holds a day."""
+        return cycle_with(day, self.months, self.anchor)
+
+
+@dataclass
+class Due:
+    """How a line must appear in ConnectWise."""
+
+    agreement: Agreement
+    company: int
+    product: int
+    cycle: Span
+    is_late: bool
+    may_persist: bool
+    effective: date
+    cancelled: date
+    quantity: Decimal
+    price: Decimal
+    amount: Decimal
+    words: tuple[str, ...]  # all of them stand in the description
+    period: str  # and this one, unless the line is on a persistent Addition
+
+
+@dataclass(eq=False)
+class Line:
+    """A line of an accepted invoice, or the difference by which AppXite changed it after its delivery.
+
+    delivered    set once an Addition carries it; from then on nothing about the line changes
+    night        number of the run that delivered it
+    """
+
+    invoice: Invoice
+    key: tuple[Any, ...]
+    revision: int
+    row: dict[str, Any]
+    total: Decimal
+    is_removed: bool = False
+    typed: dict[str, Any] = field(default_factory=dict)
+    outcome: str = ""
+    reasons: frozenset[str] = frozenset()
+    due: Due | None = None
+    delivered: Due | None = None
+    night: int = 0
+    invoiced: Any = None  # ConnectWise's line, once it is invoiced
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """What AppXite must change for the line to count as changed."""
+        return () if self.is_removed else content_of(self.row)
+
+    def __str__(self) -> str:
+        row = self.row
+        return (
+            f"{row['chargeType']} of {row['subscriptionId']} {row['chargeStartDate']} to {row['chargeEndDate']}, "
+            f"{row['quantity']} x {row['unitPrice']} = {self.total} {row['currency']} on invoice {self.invoice.id}"
+            + (f", revision {self.revision}" if self.revision > 1 else "")
+        )
+
+
+@dataclass(eq=False)
+class Invoice:
+    """An invoice as it was last read."""
+
+    id: int
+    period: date
+    organization: str
+    currency: str
+    header: dict[str, Any]
+    adds_up: bool = True
+    is_withdrawn: bool = False
+
+
+def with_decimals(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON gave it; whole numbers are Decimals, too."""
+    return {**row, **{name: Decimal(row[name]) for name in ("quantity", "unitPrice", "totalPrice")}}
+
+
+def content_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """The values of a row that matter for billing."""
+    names = ("subscriptionId", "offerId", "chargeType", "chargeStartDate", "chargeEndDate", "billingFrequency", "currency")
+    return (*(row[name] for name in names), *(row[name].normalize(WIDE) for name in ("quantity", "unitPrice", "totalPrice")))
+
+
+class Books:
+    """Every line that was ever read, in the order in which they were."""
+
+    def __init__(self, sandbox: Sandbox, decisions: Decisions) -> None:
+        self.sandbox, self.decisions = sandbox, decisions
+        self.lines: list[Line] = []
+        self.invoices: dict[int, Invoice] = {}
+        self.night = 0
+
+    # -- read ----------------------------------------------------------------------------------------------------
+
+    def read(self, periods: Collection[date]) -> None:
+        """What a run sees that reads these billing periods."""
+        self.night += 1
+        accepted = {}
+        for header in self.sandbox.truth():
+            period = first_of_month(date.fromisoformat(header["invoiceDate"]))
+            if period in periods:
+                accepted[header["invoiceId"]] = header
+                self._read_invoice(header, period)
+        for invoice in self.invoices.values():
+            if invoice.period in periods and invoice.id not in accepted:
+                invoice.is_withdrawn = True
+
+    def _read_invoice(self, header: dict[str, Any], period: date) -> None:
+        rows = [with_decimals(row) for row in header["lines"]]
+        invoice = self.invoices.setdefault(
+            header["invoiceId"], Invoice(header["invoiceId"], period, header["consumerOrganizationId"], header["currency"], header)
+        )
+        invoice.header, invoice.is_withdrawn = header, False
+        invoice.adds_up = header["totalAmount"] == sum((row["totalPrice"] for row in rows), Decimal("0.00"))
+        staged = dict(self._keyed(rows))
+        known: dict[tuple[Any, ...], list[Line]] = {}
+        for line in self.lines:
+            if line.invoice is invoice:
+                known.setdefault(line.key, []).append(line)
+        for key, row in staged.items():
+            if key not in known:
+                self.lines.append(Line(invoice, key, 1, row, row["totalPrice"]))
+            elif invoice.adds_up:
+                self._read_again(known[key], row)
+        if invoice.adds_up:
+            for key in known.keys() - staged.keys():
+                self._read_no_more(known[key])
+
+    def _keyed(self, rows: list[dict[str, Any]]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """By AppXite's row id; without one by what the row says, and a number for true duplicates."""
+        nameless: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in rows:
+            if row.get("rowId"):
+                yield (row["rowId"],), row
+            else:
+                said = tuple(row[name] for name in ("subscriptionId", "chargeStartDate", "chargeEndDate", "chargeType"))
+                nameless.setdefault(said, []).append(row)
+        for said, twins in nameless.items():
+            twins.sort(key=lambda row: (row["totalPrice"], row["quantity"], row["unitPrice"]))
+            yield from (((*said, number), row) for number, row in enumerate(twins))
+
+    def _read_again(self, revisions: list[Line], row: dict[str, Any]) -> None:
+        first = revisions[0]
+        if len(revisions) == 1 and not first.delivered:
+            if first.content != content_of(row):
+                first.row, first.total = row, row["totalPrice"]
+            return
+        if revisions[-1].content != content_of(row):
+            revisions = self._without_pending(revisions)
+            if revisions[-1].content != content_of(row):
+                difference = row["totalPrice"] - sum(line.total for line in revisions)
+                self.lines.append(Line(first.invoice, first.key, revisions[-1].revision + 1, row, difference))
+
+    def _without_pending(self, revisions: list[Line]) -> list[Line]:
+        """A difference that nobody has dealt with is made anew."""
+        pending = [line for line in revisions if line.revision > 1 and not line.delivered and not line.typed]
+        self._forget(pending)
+        return [line for line in revisions if line not in pending]
+
+    def _forget(self, lines: Collection[Line]) -> None:
+        self.lines = [line for line in self.lines if line not in lines]
+
+    def _read_no_more(self, revisions: list[Line]) -> None:
+        total = sum((line.total for line in revisions), Decimal("0.00"))
+        if not any(line.delivered for line in revisions):
+            self._forget(revisions)
+        elif total:
+            first = revisions[0]
+            self.lines.append(Line(first.invoice, first.key, revisions[-1].revision + 1, first.row, -total, is_removed=True))
+
+    # -- decide --------------------------------------------------------------------------------------------------
+
+    def open_lines(self, periods: Collection[date] | None = None) -> list[Line]:
+        """Lines that no Addition carries; of some periods only."""
+        return [line for line in self.lines if not line.delivered and (periods is None or line.invoice.period in periods)]
+
+    def decide(self, periods: Collection[date] | None = None) -> None:
+        """Decide about every open line, or those of some periods."""
+        agreements = [Agreement.of(record) for record in self.sandbox.agreements()]
+        standing = [
+            line for line in self.lines
+            if line.delivered and line.invoice.is_withdrawn and line.total and not line.typed.get("is_excluded")
+        ]  # fmt: skip
+        for line in self.open_lines(periods):
+            self._decide(line, {one.id: one for one in agreements}, standing)
+
+    def _decide(self, line: Line, agreements: dict[int, Agreement], standing: list[Line]) -> None:
+        row, settings = line.row, self.decisions.settings
+        state, company = self.decisions.organizations.get(line.invoice.organization, (None, 0))
+        offer_state, product = self.decisions.offers.get(row["offerId"] or "", (None, 0))
+        company = company if state == APPROVED else 0
+        product = line.typed.get("product_id") or (product if offer_state == APPROVED else 0)
+        line.due, line.reasons = None, frozenset()
+        if (
+            line.typed.get("is_excluded")
+            or state == EXCLUDED
+            or (offer_state == EXCLUDED and not product)
+            or (not line.total and settings["zero_amounts"] == "skip")
+        ):
+            line.outcome = "excluded"
+            return
+        candidates = [
+            one for one in agreements.values() if one.company == company and one.type == DEFAULT_TYPE and one.is_active
+        ]
+        agreement = agreements.get(line.typed.get("agreement_id") or 0) or (candidates[0] if len(candidates) == 1 else None)
+        quantity, price = self._price(line)
+        reasons = {
+            *self._reasons_of_the_line(line, standing),
+            *self._reasons_of_mapping(row, company, product),
+            *self._reasons_of_agreement(line, agreement, company, candidates),
+        }
+        if price is None:
+            reasons.add("price_not_representable")
+        elif cents(quantity * price) < 0 and settings["negative_additions"] == "hold":
+            reasons.add("negative_amount")
+        due = None
+        if agreement is not None:
+            due = self._due(line, agreement, company, product, quantity, price if price is not None else Decimal(0))
+            if due.effective < agreement.bill_start:
+                reasons.add("before_bill_start")
+            if due.is_late and settings["late_lines"] == "hold":
+                reasons.add("late_line")
+        line.reasons, line.outcome = frozenset(reasons), "held" if reasons else "awaiting approval"
+        line.due = None if reasons else due
+
+    def _reasons_of_the_line(self, line: Line, standing: list[Line]) -> Iterator[str]:
+        invoice, row = line.invoice, line.row
+        if not invoice.adds_up:
+            yield "invoice_does_not_add_up"
+        if invoice.is_withdrawn:
+            yield "invoice_withdrawn"
+        elif any(self._stands_for(old, line) for old in standing):
+            yield "delivered_on_withdrawn_invoice"
+        if line.revision > 1 or any(one.invoice is invoice and one.is_removed and one.total for one in self.lines):
+            yield "changed_after_delivery"
+        if row["currency"] != invoice.currency:
+            yield "currency_differs_from_invoice"
+        if row["chargeType"] not in DISPLAY_NAMES:
+            yield "unknown_charge_type"
+
+    def _stands_for(self, old: Line, new: Line) -> bool:
+        """The same charge, on an invoice that AppXite withdrew."""
+        was, now = old.row, new.row
+        if was["subscriptionId"] != now["subscriptionId"] or was["chargeType"] != now["chargeType"]:
+            return False
+        if now["subscriptionId"] is None and was["offerId"] != now["offerId"]:
+            return False
+        return (
+            old.invoice.organization == new.invoice.organization
+            and was["chargeStartDate"] <= now["chargeEndDate"]
+            and was["chargeEndDate"] >= now["chargeStartDate"]
+        )
+
+    def _reasons_of_mapping(self, row: dict[str, Any], company: int, product: int) -> Iterator[str]:
+        if not company:
+            yield "organization_unmapped"
+        else:
+            record = self.sandbox.store.records("company")[company]
+            if record["status"]["name"] == "Inactive" or record["deletedFlag"]:
+                yield "company_not_usable"
+            if company in self.decisions.paused:
+                yield "customer_paused"
+        if not product:
+            yield "offer_unmapped" if row["offerId"] else "offer_missing"
+        else:
+            record = self.sandbox.store.records("product")[product]
+            if record["inactiveFlag"] or record["productClass"] == "Bundle":
+                yield "product_not_usable"
+
+    def _reasons_of_agreement(
+        self, line: Line, agreement: Agreement | None, company: int, candidates: list[Agreement]
+    ) -> Iterator[str]:
+        if agreement is None:
+            if len(candidates) > 1:
+                yield "ambiguous_agreement"
+            elif company:
+                yield "no_agreement"
+            return
+        if not agreement.is_active or agreement.company != company:
+            yield "agreement_not_usable"
+        if agreement.currency != line.row["currency"]:
+            yield "agreement_currency_differs"
+        if agreement.prorates:
+            yield "agreement_prorates"
+
+    # -- money and dates -----------------------------------------------------------------------------------------
+
+    def _price(self, line: Line) -> tuple[Decimal, Decimal | None]:
+        """Quantity and unit price that give the total: AppXite's, else the shortest price, else one unit, else none."""
+        typed, row = line.typed, line.row
+        quantity = typed.get("quantity", row["quantity"])
+        if "unit_price" in typed:
+            return quantity, typed["unit_price"]
+        decimals = int(self.decisions.settings["unit_price_decimals"])
+        price = self._unit_price(quantity, row["unitPrice"], line.total, decimals)
+        if price is None and self.decisions.settings["price_fallback"] == "one_unit" and "quantity" not in typed:
+            return Decimal(1), line.total
+        return quantity, price
+
+    def _unit_price(self, quantity: Decimal, price: Decimal, total: Decimal, decimals: int) -> Decimal | None:
+        if places(price) <= decimals and cents(WIDE.multiply(quantity, price)) == total:
+            return price
+        if not quantity:
+            return price if not total else None
+        for number in range(2, decimals + 1):
+            step = Decimal(1).scaleb(-number)
+            shorter = WIDE.divide(total, quantity).quantize(step, ROUND_HALF_UP, WIDE)
+            if cents(WIDE.multiply(quantity, shorter)) == total:
+                return shorter
+        return None
+
+    def _due(
+        self, line: Line, agreement: Agreement, company: int, product: int, quantity: Decimal, price: Decimal
+    ) -> Due:
+        row, typed = line.row, line.typed
+        start, end = (date.fromisoformat(row[name]) for name in ("chargeStartDate", "chargeEndDate"))
+        begins = typed.get("effective_date", start)
+        is_late = begins < agreement.next_invoice and agreement.cycle(begins).start < agreement.next_invoice
+        effective = agreement.next_invoice if is_late else begins
+        bill_start = agreement.bill_start
+        if not is_late and effective < bill_start and agreement.cycle(bill_start) == agreement.cycle(effective):
+            effective = bill_start
+        cycle = agreement.cycle(effective)
+        months = row["billingFrequency"].removeprefix("Every ").removesuffix(" months")
+        words: tuple[str, ...] = (typed["invoice_description"],) if "invoice_description" in typed else (
+            " ".join(row["subscriptionName"].split("\t")), DISPLAY_NAMES.get(row["chargeType"], ""),
+        )  # fmt: skip
+        return Due(
+            agreement, company, product, cycle, is_late,
+            may_persist=(
+                row["chargeType"] in RECURRING and not is_late and self.decisions.settings["recurring_mode"] == "persistent"
+                and row["subscriptionId"] is not None and months == str(agreement.months) and "effective_date" not in typed
+            ),
+            effective=effective,
+            cancelled=cycle.end if is_late else min(max(end, effective), cycle.end),
+            quantity=quantity, price=price, amount=cents(WIDE.multiply(quantity, price)), words=words,
+            period="" if "invoice_description" in typed else f"{start} to {end}",
+        )  # fmt: skip
+
+    # -- deliver -------------------------------------------------------------------------------------------------
+
+    def deliver(self, lines: Iterable[Line]) -> None:
+        """An approved plan was carried out: lines go onto their Additions; or wait, if their agreement has changed."""
+        now = {record["id"]: Agreement.of(record) for record in self.sandbox.agreements()}
+        for line in lines:
+            if line.outcome != "awaiting approval" or line.due is None:
+                continue
+            if now[line.due.agreement.id] == line.due.agreement:
+                line.delivered, line.night, line.outcome, line.reasons = line.due, self.night, "delivered", frozenset()
+            else:
+                line.outcome, line.reasons = "held", frozenset({"agreement_changed"})
