@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Ports of the local stack, e.g. `make demo AIRFLOW_PORT=9080`; empty means the default.
 export AIRFLOW_PORT POSTGRES_PORT SANDBOX_PORT LOCAL_POSTGRES
 
-.PHONY: help install demo stop status test test-fast prove check format lock clean
+.PHONY: help install demo stop status test test-fast prove business check format lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -39,6 +39,9 @@ test-fast: install  ## all tests but those that start Airflow servers
 
 prove: install  ## the proof campaign: kills, overlaps, faults ... (SEED=7, ARGS="--quick --part kills")
 	@PYTHONPATH=include:plugins:tests/helpers:tests $(RUN) -m campaign $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+business: install  ## 15 months of a business against the rules (SEEDS=200, SEED=7, ARGS="--mutations --save")
+	@PYTHONPATH=include:plugins:tests/helpers:tests $(RUN) -m business --seeds $(or $(SEEDS),20) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: install  ## ruff, mypy, sqlfluff
 	@$(RUN) -m local_stack check

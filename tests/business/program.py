@@ -175,8 +175,8 @@ class Writer:
             self._life_of(number, self._buy(number, START if count == 0 else self._day(0, 330), offer))
         for _ in range(self.chance.randrange(0, 8)):
             offer = self.chance.choice(USAGE)
-            quantity = Decimal(self.chance.randrange(1, 10**9)).scaleb(-self.chance.choice([2, 4, 6, 8, 10]))
-            price = Decimal(self.chance.randrange(1, 10**7)).scaleb(-self.chance.choice([4, 6, 8, 10]))
+            quantity = Decimal(self.chance.randrange(1, 10**9)).scaleb(-self.chance.choice([4, 5, 6, 8, 10]))
+            price = Decimal(self.chance.randrange(1, 10**6)).scaleb(-self.chance.choice([6, 8, 10]))
             cent = self.chance.choice([0, 0, 0, 0, 1, -1])
             self._add(self._day(), "usage", number, offer=offer, quantity=quantity, price=price, cent=cent)
         for _ in range(self.chance.randrange(0, 4)):
