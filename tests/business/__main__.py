@@ -54,7 +54,8 @@ def main(
     tasks = [(number, one) for number in numbers for one in MODES if mode in ("", one)]
     with base() as (prepared, directory):
         if until_wrong:
-            raise typer.Exit(_until_wrong(prepared, directory, tasks))
+            programs = [one for mutation in MUTATIONS if mutation.name == only for one in mutation.programs(seeds)]
+            raise typer.Exit(_until_wrong(prepared, directory, programs or [write(*task) for task in tasks]))
         began, covered, failures = time.monotonic(), Covered(), list[str]()
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet) as pool:
             jobs = [pool.submit(_task, prepared, directory, number, one, patience) for number, one in tasks]
@@ -113,10 +114,11 @@ def _wrong(prepared: Prepared, directory: Path, program: Program) -> Wrong | Non
     return None
 
 
-def _until_wrong(prepared: Prepared, directory: Path, tasks: list[tuple[int, str]]) -> int:
-    for seed, mode in tasks:
-        if wrong := _wrong(prepared, directory, write(seed, mode)):
-            print(json.dumps({"seed": seed, "mode": mode, "day": f"{wrong.day}", "words": str(wrong)}))  # noqa: T201
+def _until_wrong(prepared: Prepared, directory: Path, programs: list[Program]) -> int:
+    for program in programs:
+        if wrong := _wrong(prepared, directory, program):
+            found = {"seed": program.seed, "mode": program.mode, "day": f"{wrong.day}", "words": str(wrong)}
+            print(json.dumps(found))  # noqa: T201
             return 1
     return 0
 

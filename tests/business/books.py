@@ -12,7 +12,7 @@ from datetime import date
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
-from business.dates import Span, cycle_with, first_of_month
+from business.dates import Span, cycle_with, first_of_month, last_of_month, later
 from sandbox.server import Sandbox
 
 CENT = Decimal("0.01")
@@ -29,7 +29,7 @@ APPROVED, EXCLUDED = "approved", "excluded"
 
 def cents(amount: Decimal) -> Decimal:
     """Rounded to cents, half away from zero, as ConnectWise bills."""
-    return amount.quantize(CENT, ROUND_HALF_UP, WIDE)
+    return amount.quantize(CENT, ROUND_HALF_UP, WIDE) + 0  # no negative zero
 
 
 def places(number: Decimal) -> int:
@@ -43,13 +43,19 @@ class Decisions:
 
     organizations   id -> (approved or excluded, company)
     offers          id -> (approved or excluded, product)
+    contracts       id -> agreement
     paused          companies to which nothing may be delivered
+    rules           charge type -> rules for its start and its end; as invoiced where there are none
+    dated_offers    offers whose recurring lines are dated in each mode
     """
 
     settings: dict[str, str]
     organizations: dict[str, tuple[str, int]] = field(default_factory=dict)
     offers: dict[str, tuple[str, int]] = field(default_factory=dict)
+    contracts: dict[str, int] = field(default_factory=dict)
     paused: set[int] = field(default_factory=set)
+    rules: dict[str, tuple[str, str]] = field(default_factory=dict)
+    dated_offers: Collection[str] = ()
 
 
 @dataclass
@@ -162,6 +168,23 @@ def content_of(row: dict[str, Any]) -> tuple[Any, ...]:
     """The values of a row that matter for billing."""
     names = ("subscriptionId", "offerId", "chargeType", "chargeStartDate", "chargeEndDate", "billingFrequency", "currency")
     return (*(row[name] for name in names), *(row[name].normalize(WIDE) for name in ("quantity", "unitPrice", "totalPrice")))
+
+
+def by_rule(rule: str, day: date, row: dict[str, Any], next_invoice: date) -> date:
+    """A date rule for a charge's own start or end."""
+    invoiced = date.fromisoformat(row["invoiceDate"])
+    following = later(first_of_month(invoiced), 1)
+    return {
+        "as_invoiced": day,
+        "first_day_of_charge_month": first_of_month(day),
+        "last_day_of_charge_month": last_of_month(day),
+        "first_day_of_invoice_month": first_of_month(invoiced),
+        "last_day_of_invoice_month": last_of_month(invoiced),
+        "first_day_of_next_month": following,
+        "last_day_of_next_month": last_of_month(following),
+        "invoice_date": invoiced,
+        "next_invoice_date": next_invoice,
+    }[rule]
 
 
 class Books:
@@ -285,7 +308,8 @@ class Books:
         candidates = [
             one for one in agreements.values() if one.company == company and one.type == DEFAULT_TYPE and one.is_active
         ]
-        agreement = agreements.get(line.typed.get("agreement_id") or 0) or (candidates[0] if len(candidates) == 1 else None)
+        chosen = line.typed.get("agreement_id") or self.decisions.contracts.get(row["contractId"])
+        agreement = agreements[chosen] if chosen else candidates[0] if len(candidates) == 1 else None
         quantity, price = self._price(line)
         reasons = {
             *self._reasons_of_the_line(line, standing),
@@ -320,6 +344,9 @@ class Books:
             yield "currency_differs_from_invoice"
         if row["chargeType"] not in DISPLAY_NAMES:
             yield "unknown_charge_type"
+        # A typed start alone does not say when the charge ends.
+        if row["chargeEndDate"] < row["chargeStartDate"]:
+            yield "dates_missing"
 
     def _stands_for(self, old: Line, new: Line) -> bool:
         """The same charge, on an invoice that AppXite withdrew."""
@@ -397,7 +424,9 @@ class Books:
     ) -> Due:
         row, typed = line.row, line.typed
         start, end = (date.fromisoformat(row[name]) for name in ("chargeStartDate", "chargeEndDate"))
-        begins = typed.get("effective_date", start)
+        rules = self.decisions.rules.get(row["chargeType"], ("as_invoiced", "as_invoiced"))
+        ruled = [by_rule(rule, day, line.row, agreement.next_invoice) for rule, day in zip(rules, (start, end), strict=True)]
+        begins, ends = typed.get("effective_date", ruled[0]), ruled[1]
         is_late = begins < agreement.next_invoice and agreement.cycle(begins).start < agreement.next_invoice
         effective = agreement.next_invoice if is_late else begins
         bill_start = agreement.bill_start
@@ -413,9 +442,10 @@ class Books:
             may_persist=(
                 row["chargeType"] in RECURRING and not is_late and self.decisions.settings["recurring_mode"] == "persistent"
                 and row["subscriptionId"] is not None and months == str(agreement.months) and "effective_date" not in typed
+                and row["offerId"] not in self.decisions.dated_offers
             ),
             effective=effective,
-            cancelled=cycle.end if is_late else min(max(end, effective), cycle.end),
+            cancelled=cycle.end if is_late else min(max(ends, effective), cycle.end),
             quantity=quantity, price=price, amount=cents(WIDE.multiply(quantity, price)), words=words,
             period="" if "invoice_description" in typed else f"{start} to {end}",
         )  # fmt: skip

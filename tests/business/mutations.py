@@ -14,8 +14,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+from business.program import Program, write
 from local_stack.settings import ROOT
 
 HOLD, RULES, GROUP = "sql/billing/hold_lines.sql", "sql/billing/apply_rules.sql", "sql/billing/group_lines.sql"
@@ -25,12 +27,21 @@ RESOLVE, FUNCTIONS, LEDGER = "sql/billing/resolve_agreements.sql", "sql/migratio
 
 @dataclass(frozen=True)
 class Mutation:
-    """In a file below include, `before` becomes `after`. before stands there exactly once."""
+    """In a file below include, `before` becomes `after`. before stands there exactly once.
+
+    needs: which programs can show it at all; the others are not played
+    """
 
     name: str
     file: str
     before: str
     after: str
+    needs: Callable[[Program], bool] = lambda _: True
+
+    def programs(self, seeds: int) -> list[Program]:
+        """The first programs that can show it, of as many seeds."""
+        made = (write(seed, mode) for seed in range(1, 1000) for mode in ("persistent", "dated"))
+        return list(islice(filter(self.needs, made), seeds))
 
     def apply(self, include: Path) -> None:
         """Change a copy. Raises ValueError when the text is not there, or more than once."""
@@ -41,48 +52,68 @@ class Mutation:
         path.write_text(text.replace(self.before, self.after))
 
 
+def happens(*events: str) -> Callable[[Program], bool]:
+    """Programs with each of these events."""
+    return lambda program: all(any(event.what == name for event in program.events) for name in events)
+
+
+def is_set(**settings: str) -> Callable[[Program], bool]:
+    """Programs with these settings."""
+    return lambda program: all(program.settings[name] == value for name, value in settings.items())
+
+
+def types(column: str) -> Callable[[Program], bool]:
+    """Programs in which people type such values often."""
+    return lambda program: sum(event.given.get("column") == column for event in program.events) > 1
+
+
+def persists(program: Program) -> bool:
+    """Programs with persistent Additions, for several customers that are billed monthly."""
+    return program.mode == "persistent" and sum(customer.months == 1 for customer in program.customers) > 2
+
+
 MUTATIONS = (
     # Guards
-    Mutation("bill on an agreement that prorates", HOLD, "('agreement_prorates', agreement.prorates,", "('agreement_prorates', false,"),
-    Mutation("ignore the agreement's currency", HOLD, "agreement.agreement_id is not null and agreement.currency is distinct from line.currency,", "false,"),
-    Mutation("bill an invoice that does not add up", HOLD, "('invoice_does_not_add_up',\n        not invoice.adds_up,", "('invoice_does_not_add_up',\n        false,"),
-    Mutation("bill a withdrawn invoice", HOLD, "('invoice_withdrawn', invoice.withdrawn is not null,", "('invoice_withdrawn', false,"),
-    Mutation("bill an invoice issued again a second time", HOLD, "('delivered_on_withdrawn_invoice', standing.lines is not null,", "('delivered_on_withdrawn_invoice', false,"),
-    Mutation("bill the difference of a changed line by itself", HOLD, "line.revision > 1 or exists (", "exists ("),
-    Mutation("bill what a person excluded", HOLD, "when override.is_excluded then format", "when false then format"),
-    Mutation("bill late lines that shall be held", HOLD, "decision.is_late and setting.late_lines = 'hold',", "false,"),
-    Mutation("send credits that shall be held", HOLD, "decision.amount < 0 and setting.negative_additions = 'hold',", "false,"),
-    Mutation("send zero amounts that shall be skipped", HOLD, "when line.total_price = 0 and billing.text_setting('zero_amounts') = 'skip' then", "when false then"),
-    Mutation("take the first of several agreements", RESOLVE, "case when cardinality(candidate_ids) = 1 then candidate_ids[1] end\n", "candidate_ids[1]\n"),
+    Mutation("bill on an agreement that prorates", HOLD, "('agreement_prorates', agreement.prorates,", "('agreement_prorates', false,", lambda one: sum(customer.prorates for customer in one.customers) > 0),
+    Mutation("ignore the agreement's currency", HOLD, "agreement.agreement_id is not null and agreement.currency is distinct from line.currency,", "false,", happens("agreement_currency")),
+    Mutation("bill an invoice that does not add up", HOLD, "('invoice_does_not_add_up',\n        not invoice.adds_up,", "('invoice_does_not_add_up',\n        false,", happens("break_total")),
+    Mutation("bill a withdrawn invoice", HOLD, "('invoice_withdrawn', invoice.withdrawn is not null,", "('invoice_withdrawn', false,", happens("withdraw")),
+    Mutation("bill an invoice issued again a second time", HOLD, "('delivered_on_withdrawn_invoice', standing.lines is not null,", "('delivered_on_withdrawn_invoice', false,", happens("reissue")),
+    Mutation("bill the difference of a changed line by itself", HOLD, "line.revision > 1 or exists (", "exists (", happens("change_row")),
+    Mutation("bill what a person excluded", HOLD, "when override.is_excluded then format", "when false then format", types("is_excluded")),
+    Mutation("bill late lines that shall be held", HOLD, "decision.is_late and setting.late_lines = 'hold',", "false,", is_set(late_lines="hold")),
+    Mutation("send credits that shall be held", HOLD, "decision.amount < 0 and setting.negative_additions = 'hold',", "false,", is_set(negative_additions="hold")),
+    Mutation("send zero amounts that shall be skipped", HOLD, "when line.total_price = 0 and billing.text_setting('zero_amounts') = 'skip' then", "when false then", is_set(zero_amounts="skip")),
+    Mutation("take the first of several agreements", RESOLVE, "case when cardinality(candidate_ids) = 1 then candidate_ids[1] end\n", "candidate_ids[1]\n", happens("second_agreement")),
     # Dates
     Mutation("a late line begins a day late", RULES, "when is_late then next_invoice_date\n", "when is_late then next_invoice_date + 1\n"),
     Mutation("a line is late only by its end", RULES, "coalesce(start_date < next_invoice_date\n", "coalesce(end_date < next_invoice_date\n"),
     Mutation("a dated Addition runs beyond its cycle", RULES, "else least(greatest(end_date, effective_date), cycle_end)", "else greatest(end_date, effective_date)"),
     Mutation("the invoice date for the charge date", RULES, "charge_type.charge_start_rule, line.charge_start_date, invoice.invoice_date,", "charge_type.charge_start_rule, invoice.invoice_date, invoice.invoice_date,"),
-    Mutation("ignore a typed date", RULES, "coalesce(override.effective_date, billing.apply_date_rule(", "coalesce(null::date, billing.apply_date_rule("),
+    Mutation("ignore a typed date", RULES, "coalesce(override.effective_date, billing.apply_date_rule(", "coalesce(null::date, billing.apply_date_rule(", types("effective_date")),
     Mutation("cycles end a day late", FUNCTIONS, "months, invoicing_cycle, bill_start\n    ) - 1\n", "months, invoicing_cycle, bill_start\n    )\n"),
-    Mutation("contract cycles begin with the month", FUNCTIONS, "'ContractYear' then bill_start else", "'ContractYear' then date_trunc('month', bill_start)::date else"),
+    Mutation("contract cycles begin with the month", FUNCTIONS, "'ContractYear' then bill_start else", "'ContractYear' then date_trunc('month', bill_start)::date else", lambda one: any(customer.anchor for customer in one.customers)),
     # Money
     Mutation("round half towards zero", FUNCTIONS, "select round(quantity * unit_price, 2)", "select sign(quantity * unit_price) * ceil(abs(quantity * unit_price) * 100 - 0.5) / 100"),
     Mutation("cut instead of rounding", FUNCTIONS, "select round(quantity * unit_price, 2)", "select trunc(quantity * unit_price, 2)"),
     Mutation("swap quantity for one", RULES, "case when is_one_unit then 1 else wanted_quantity end", "1"),
-    Mutation("ignore a typed quantity", RULES, "coalesce(typed_quantity, quantity) as wanted_quantity,", "quantity as wanted_quantity,"),
-    Mutation("ignore a typed price", RULES, "                typed_unit_price,\n                billing.unit_price_for(", "                billing.unit_price_for("),
-    Mutation("ignore a chosen product", MAP, "coalesce(override.product_id, offer_mapping.product_id)", "offer_mapping.product_id"),
+    Mutation("ignore a typed quantity", RULES, "coalesce(typed_quantity, quantity) as wanted_quantity,", "quantity as wanted_quantity,", types("quantity")),
+    Mutation("ignore a typed price", RULES, "                typed_unit_price,\n                billing.unit_price_for(", "                billing.unit_price_for(", types("unit_price")),
+    Mutation("ignore a chosen product", MAP, "coalesce(override.product_id, offer_mapping.product_id)", "offer_mapping.product_id", types("product_id")),
     # Persistent Additions
-    Mutation("prolong over a gap", GROUP, "and ledger.last_cycle_end + 1 = founded.group_start", "and ledger.last_cycle_end < founded.group_start"),
-    Mutation("change an open cycle in place", GROUP, "(ledger.last_cycle_end < founded.next_invoice_date and ledger.is_proven)", "true"),
-    Mutation("never prolong", GROUP, "coalesce(\n        ledger.delivery_key,\n        billing", "coalesce(\n        null,\n        billing"),
-    Mutation("an update moves the beginning", PLAN, "ledger.payload || (fresh.payload - 'effectiveDate')", "ledger.payload || fresh.payload"),
-    Mutation("end with the first of several cycles", PLAN, "max(decision.cancelled_date) as cancelled_date", "min(decision.cancelled_date) as cancelled_date"),
-    Mutation("yearly terms prolong monthly", RULES, "and billing.frequency_months(billing_frequency) = cycle_months\n", "\n"),
+    Mutation("prolong over a gap", GROUP, "and ledger.last_cycle_end + 1 = founded.group_start", "and ledger.last_cycle_end < founded.group_start", persists),
+    Mutation("change an open cycle in place", GROUP, "(ledger.last_cycle_end < founded.next_invoice_date and ledger.is_proven)", "true", persists),
+    Mutation("never prolong", GROUP, "coalesce(\n        ledger.delivery_key,\n        billing", "coalesce(\n        null,\n        billing", persists),
+    Mutation("an update moves the beginning", PLAN, "ledger.payload || (fresh.payload - 'effectiveDate')", "ledger.payload || fresh.payload", persists),
+    Mutation("end with the first of several cycles", PLAN, "max(decision.cancelled_date) as cancelled_date", "min(decision.cancelled_date) as cancelled_date", persists),
+    Mutation("yearly terms prolong monthly", RULES, "and billing.frequency_months(billing_frequency) = cycle_months\n", "\n", lambda one: one.mode == "persistent"),
     # What AppXite changed
-    Mutation("the whole line for the difference", LOAD, "staged.total_price - so_far.total, staged.currency", "staged.total_price, staged.currency"),
-    Mutation("a removed line counts twice", LOAD, "-vanished.total, first.currency", "vanished.total, first.currency"),
-    Mutation("withdrawn for ever", LOAD, "update set withdrawn = null, status", "update set status"),
+    Mutation("the whole line for the difference", LOAD, "staged.total_price - so_far.total, staged.currency", "staged.total_price, staged.currency", happens("change_row")),
+    Mutation("a removed line counts twice", LOAD, "-vanished.total, first.currency", "vanished.total, first.currency", happens("remove_row")),
+    Mutation("withdrawn for ever", LOAD, "update set withdrawn = null, status", "update set status", happens("withdraw", "relist")),
     # Whole runs
     Mutation("forget lines of older months", LEDGER, "(run.kind = 'nightly' or invoice.billing_period", "(invoice.billing_period"),
-    Mutation("deliver into an invoiced cycle", "billing_sync/deliver.py", "\"next invoice date\": api_date(agreement.get(\"nextInvoiceDate\")),", "\"next invoice date\": item[\"next_invoice_date\"],"),
+    Mutation("deliver into an invoiced cycle", "billing_sync/deliver.py", "\"next invoice date\": api_date(agreement.get(\"nextInvoiceDate\")),", "\"next invoice date\": item[\"next_invoice_date\"],", is_set(automated_daily_sync="off")),
 )  # fmt: skip
 
 
@@ -97,14 +128,14 @@ class Hunted:
 
 
 def hunt_one(mutation: Mutation, seeds: int) -> Hunted:
-    """Play seeds, from 1 on, with a mutated copy of include, until something is wrong."""
+    """Play the first programs that can show it with a mutated copy of include, until something is wrong."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="billing-sync-mutation-") as directory:
         include = Path(shutil.copytree(ROOT / "include", Path(directory) / "include"))
         mutation.apply(include)
         folders = [include, *(ROOT / one for one in ("plugins", "tests/helpers", "tests"))]
         answer = subprocess.run(
-            [sys.executable, "-m", "business", "--until-wrong", "--seeds", str(seeds)],
+            [sys.executable, "-m", "business", "--until-wrong", "--only", mutation.name, "--seeds", str(seeds)],
             cwd=directory,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
@@ -116,7 +147,7 @@ def hunt_one(mutation: Mutation, seeds: int) -> Hunted:
         found = json.loads(last[0])
         return Hunted(mutation, True, f"seed {found['seed']}, {found['mode']}, {found['day'][:7]}: {found['words']}", seconds)
     if answer.returncode == 0:
-        return Hunted(mutation, False, f"not found by {seeds} seeds", seconds)
+        return Hunted(mutation, False, f"not found by {seeds} programs", seconds)
     return Hunted(mutation, False, f"broke: {(answer.stderr or answer.stdout).strip()[-400:]}", seconds)
 
 

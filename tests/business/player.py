@@ -37,7 +37,7 @@ BILLING_CYCLES = {1: (1, "Monthly"), 3: (2, "Quarterly"), 6: (3, "Semi-Annual"),
 ALL_PERIODS = [later(START, month) for month in range(MONTHS)]
 SOLD_BY_SELLER = (
     "buy", "seats", "price", "rename", "discount", "upgrade", "cancel", "suspend", "resume", "usage", "once", "item",
-    "custom", "bill", "verify", "relist", "withdraw", "reissue", "change_row", "change_back", "remove_row", "break_total",
+    "custom", "odd", "bill", "verify", "relist", "withdraw", "reissue", "change_row", "change_back", "remove_row", "break_total",
     "mend_total", "bill_currency", "rename_organization",
 )  # fmt: skip
 
@@ -125,7 +125,9 @@ class Player:
         self.organizations = csv_of(self.sandbox, "organizations")
         self.products = {one["offer_id"]: int(one["product_id"]) for one in csv_of(self.sandbox, "offers")}
         self.seller = Seller(self.sandbox, program.customers, self.organizations)
-        self.decisions = Decisions({**program.settings, "recurring_mode": program.mode})
+        self.decisions = Decisions(
+            {**program.settings, "recurring_mode": program.mode}, rules=program.rules, dated_offers=program.dated_offers
+        )
         self.books = Books(self.sandbox, self.decisions)
         self.agreements = [self._agreement_of(number) for number in range(len(program.customers))]
         self.covered = Covered(programs=1)
@@ -184,6 +186,14 @@ class Player:
                 self.decisions.organizations[self._organization(number)] = ("approved", self._company(number))
         self._import("organizations", self.decisions.organizations)
         self._import("offers", self.decisions.offers)
+        for charge_type, (start, end) in self.program.rules.items():
+            self.pipeline.connection.execute(
+                "update billing.charge_type set charge_start_rule = %s, charge_end_rule = %s where charge_type = %s",
+                [start, end, charge_type],
+            )
+        self.pipeline.connection.execute(
+            "update mapping.offer_mapping set recurring_mode = 'dated' where offer_id = any(%s)", [[*self.program.dated_offers]]
+        )
 
     def _import(self, kind: str, decided: dict[str, tuple[str, int]]) -> None:
         source, target = {"organizations": ("organization_id", "company_id"), "offers": ("offer_id", "product_id")}[kind]
@@ -262,6 +272,14 @@ class Player:
         self._import("organizations", self.decisions.organizations)
         self.is_decided_anew = True
 
+    def _map_contract(self, number: int) -> None:
+        """To the customer's first agreement."""
+        contract = self.seller.accounts[number].contract_id
+        self.decisions.contracts[contract] = self.agreements[number]
+        rows = [{"contract_id": contract, "agreement_id": str(self.agreements[number]), "state": "approved", "note": ""}]
+        import_mappings(self.pipeline.connection, "contracts", pd.DataFrame(rows), approve=True, person="tests")
+        self.is_decided_anew = True
+
     def _map_offer(self, offer: str, state: str) -> None:
         self.decisions.offers[offer] = (state, self.products[offer])
         self._import("offers", self.decisions.offers)
@@ -281,6 +299,7 @@ class Player:
             "effective_date": self.day + timedelta(days=value - 20),
             "invoice_description": f"Agreed with the customer, {value}",
             "product_id": self.products[SOLD[value % len(SOLD)]],
+            "agreement_id": self.agreements[number],
         }[column]
         found = self.pipeline.rows(
             """
@@ -369,6 +388,13 @@ class Player:
                 self._close(agreement_id)
                 self._save_agreement(number, agreement_id, cancelledFlag=True, agreementStatus="Cancelled")
 
+    def _cancel_agreement(self, number: int) -> None:
+        self._close(self.agreements[number])
+        self._save_agreement(number, cancelledFlag=True, agreementStatus="Cancelled")
+
+    def _restore_agreement(self, number: int) -> None:
+        self._save_agreement(number, cancelledFlag=False, agreementStatus="Active")
+
     def _company_status(self, number: int, status: str) -> None:
         self.sandbox.change_record("companies", self._company(number), {"status": {"id": 1 if status == "Active" else 2, "name": status}})
 
@@ -402,7 +428,7 @@ class Player:
         row, due = line.row, line.delivered
         place = (due.agreement.id, f"{due.cycle.start}", f"{due.amount:.2f}") if due else (None, None, None)
         return (
-            line.invoice.id, row["subscriptionId"], row["chargeType"], row["chargeStartDate"], line.revision, f"{line.total:.2f}",
+            line.invoice.id, row["subscriptionId"], row["chargeType"], row["chargeStartDate"], line.revision, f"{line.total + 0:.2f}",
             line.outcome, " ".join(sorted(line.reasons)), *place,
         )  # fmt: skip
 

@@ -22,6 +22,10 @@ END = later(START, MONTHS) - DAY
 MONTHLY = tuple(one for one in OFFERS if "OF-1001" <= one < "OF-1013")
 YEARLY, QUARTERLY = ("OF-1101", "OF-1102"), ("OF-1103", "OF-1104")
 USAGE, ONE_TIME, ITEM = ("OF-1201", "OF-1202", "OF-1203"), ("OF-1301", "OF-1302"), ("OF-1401", "OF-1402")
+DATE_RULES = (
+    "as_invoiced", "as_invoiced", "first_day_of_charge_month", "last_day_of_charge_month", "first_day_of_invoice_month",
+    "last_day_of_invoice_month", "first_day_of_next_month", "last_day_of_next_month", "invoice_date", "next_invoice_date",
+)  # fmt: skip
 SOLD = MONTHLY + YEARLY + QUARTERLY + USAGE + ONE_TIME + ITEM
 
 
@@ -70,7 +74,9 @@ class Program:
     seed: int
     mode: str
     settings: dict[str, str]
+    rules: dict[str, tuple[str, str]]  # charge type -> rules for start and end, where they are not "as invoiced"
     unmapped_offers: tuple[str, ...]
+    dated_offers: tuple[str, ...]  # in persistent mode these are dated all the same
     customers: tuple[Customer, ...]
     events: tuple[Event, ...]
 
@@ -79,7 +85,8 @@ class Program:
         return replace(self, events=tuple(events))
 
     def __str__(self) -> str:
-        lines = [f"seed {self.seed}, mode {self.mode}, {self.settings}, not mapped at first: {self.unmapped_offers}"]
+        lines = [f"seed {self.seed}, mode {self.mode}, {self.settings}, rules {self.rules}"]
+        lines += [f"not mapped at first: {self.unmapped_offers}, always dated: {self.dated_offers}"]
         lines += [f"customer {number}: {customer}" for number, customer in enumerate(self.customers)]
         return "\n".join([*lines, *map(str, self.events)])
 
@@ -101,6 +108,8 @@ class Writer:
     def write(self) -> Program:
         settings = self._settings()
         customers = tuple(self._customer(number) for number in range(self.chance.randrange(3, 6)))
+        rules = self._rules() if self._happens(0.35) else {}
+        dated = tuple(self.chance.sample(SOLD, 3)) if self._happens(0.3) else ()
         unmapped = tuple(self.chance.sample(SOLD, self.chance.choice([0, 1, 2, 3])))
         for offer in unmapped:
             if self._happens(0.8):
@@ -115,7 +124,7 @@ class Writer:
         self._nights()
         order = {"invoice": self.chance.choice([0, 9]), "night": 5}
         events = sorted(self.events, key=lambda event: (event.day, order.get(event.what, 4)))
-        return Program(self.seed, self.mode, settings, unmapped, customers, tuple(events))
+        return Program(self.seed, self.mode, settings, rules, unmapped, dated, customers, tuple(events))
 
     def _happens(self, share: float) -> bool:
         return self.chance.random() < share
@@ -139,6 +148,10 @@ class Writer:
             "lookback_months": pick(["2", "2", "3"]),
             "automated_daily_sync": pick(["on"] * 4 + ["off"]),
         }
+
+    def _rules(self) -> dict[str, tuple[str, str]]:
+        charges = self.chance.sample(("CycleFee", "PurchaseFee", "UsageFee", "OneTimeFee", "Correction", "UserCorrection"), 2)
+        return {charge: (self.chance.choice(DATE_RULES), self.chance.choice(DATE_RULES)) for charge in charges}
 
     # -- customers -----------------------------------------------------------------------------------------------
 
@@ -188,6 +201,9 @@ class Writer:
                 self._day(), "custom", number, offer=self.chance.choice([None, None, *ITEM]),
                 amount=Decimal(self.chance.randrange(-9000, 15000)).scaleb(-2),
             )  # fmt: skip
+
+        if self._happens(0.15):
+            self._add(self._day(), "odd", number, how=self.chance.choice(["charge type", "currency", "dates"]))
 
     def _seats(self) -> int:
         return self.chance.choice([1, 2, 3, 5, 7, 12, 17])
@@ -280,8 +296,14 @@ class Writer:
         if self._happens(0.12):
             day = self._day(60, 300)
             self._add(day, "second_agreement", number)
+            if self._happens(0.4):
+                self._add(day + timedelta(days=self.chance.randrange(5, 40)), "map_contract", number)
             if self._happens(0.7):
                 self._add(day + timedelta(days=self.chance.randrange(10, 70)), "end_second", number)
+        if self._happens(0.1):
+            day = self._day(60, 350)
+            self._add(day, "cancel_agreement", number)
+            self._add(day + timedelta(days=self.chance.randrange(10, 70)), "restore_agreement", number)
         if self._happens(0.12):
             day = self._day(60, 300)
             other = "USD" if customer.currency == "EUR" else "EUR"
@@ -311,13 +333,13 @@ class Writer:
     def _type(self, number: int) -> None:
         """Values that people type for open lines, lines they exclude."""
         for _ in range(self.chance.randrange(0, 5)):
-            what = self.chance.choice(["is_excluded", "unit_price", "quantity", "effective_date", "invoice_description", "product_id"])
+            what = self.chance.choice(["is_excluded", "unit_price", "quantity", "effective_date", "invoice_description", "product_id", "agreement_id"])
             self._add(self._day(10), "type", number, line=self.chance.randrange(50), column=what, value=self.chance.randrange(1, 40))
 
     def _nights(self) -> None:
         for month in range(MONTHS):
             first = later(START, month)
-            for _ in range(self.chance.choice([1, 1, 2, 2, 3])):
+            for _ in range(self.chance.choice([1, 1, 1, 1, 2, 2, 3])):
                 day = first + timedelta(days=self.chance.randrange(0, last_of_month(first).day))
                 self._add(day, "night")
                 if self._happens(0.7):

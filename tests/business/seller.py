@@ -180,6 +180,16 @@ class Seller:
             row["rowId"] = None
         self.accounts[number].waiting.append(row)
 
+    def odd(self, number: int, day: date, how: str) -> None:
+        """A row that makes no sense to anybody."""
+        row = self._charge(self.accounts[number], self._single(number, "OF-1401"), "ItemFee", Span(day, day), 1, Decimal("7.50"))
+        if how == "charge type":
+            row["chargeType"] = "TransferFee"
+        elif how == "currency":
+            row["currency"] = "GBP"
+        else:
+            row["chargeEndDate"] = (day - 3 * DAY).isoformat()
+
     def _single(self, number: int, offer: str) -> Subscription:
         return Subscription(f"sub-{number}-{offer}", OFFERS[offer].name, offer, 1, OFFERS[offer].price, START)
 
