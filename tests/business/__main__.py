@@ -1,4 +1,4 @@
-"""`make business`: plays seeds in both modes, prints what was covered. Exit code 1 if anything is not as it should be."""
+"""`make business`: plays seeds in both modes, prints what was covered. Exit code 1 if anything differs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def main(
     patience: Annotated[float, typer.Option(help="seconds for making a failing program smaller")] = 120,
     mutations: Annotated[bool, typer.Option(help="show that wrong decisions are found")] = False,
     only: Annotated[str, typer.Option(help="with --mutations: those whose name contains this")] = "",
-    until_wrong: Annotated[bool, typer.Option(help="stop at the first difference and print it as JSON", hidden=True)] = False,
+    until_wrong: Annotated[
+        bool, typer.Option(help="stop at the first difference and print it as JSON", hidden=True)
+    ] = False,
 ) -> None:
     """Run a business for 15 months, and compare what customers are invoiced with the rules, to the cent."""
     logging.disable(logging.CRITICAL)
@@ -67,7 +69,9 @@ def main(
                     console.print(failure, style="red", highlight=False, markup=False)
                 if done % 10 == 0 or done == len(jobs):
                     console.print(f"{done} of {len(jobs)} programs, {covered.lines:,} lines, {len(failures)} failures")
-    command = f"make business SEEDS={seeds}" if seed is None and not mode else " ".join(["python -m business", *sys.argv[1:]])
+    command = (
+        f"make business SEEDS={seeds}" if seed is None and not mode else " ".join(["python -m business", *sys.argv[1:]])
+    )
     report = Report(command, f"{datetime.now(UTC):%Y-%m-%d}", commit(), time.monotonic() - began, covered, failures)
     console.print(report.table())
     if save:
@@ -118,7 +122,7 @@ def _until_wrong(prepared: Prepared, directory: Path, programs: list[Program]) -
     for program in programs:
         if wrong := _wrong(prepared, directory, program):
             found = {"seed": program.seed, "mode": program.mode, "day": f"{wrong.day}", "words": str(wrong)}
-            print(json.dumps(found))  # noqa: T201
+            print(json.dumps(found))
             return 1
     return 0
 

@@ -44,6 +44,9 @@ class Decisions:
     organizations   id -> (approved or excluded, company)
     offers          id -> (approved or excluded, product)
     contracts       id -> agreement
+    selectors       organization -> what is claimed (contract, offer or subscription, its id) for which company
+    variants        offer and billing frequency -> product
+    default_products  charge type -> product of lines without an offer
     paused          companies to which nothing may be delivered
     rules           charge type -> rules for its start and its end; as invoiced where there are none
     dated_offers    offers whose recurring lines are dated in each mode
@@ -53,6 +56,9 @@ class Decisions:
     organizations: dict[str, tuple[str, int]] = field(default_factory=dict)
     offers: dict[str, tuple[str, int]] = field(default_factory=dict)
     contracts: dict[str, int] = field(default_factory=dict)
+    selectors: dict[str, list[tuple[str, str, int]]] = field(default_factory=dict)
+    variants: dict[tuple[str, str], int] = field(default_factory=dict)
+    default_products: dict[str, int] = field(default_factory=dict)
     paused: set[int] = field(default_factory=set)
     rules: dict[str, tuple[str, str]] = field(default_factory=dict)
     dated_offers: Collection[str] = ()
@@ -81,7 +87,8 @@ class Agreement:
         return cls(
             record["id"], record["type"]["name"], record["company"]["id"],
             record["agreementStatus"] == "Active" and not record["cancelledFlag"],
-            record["currency"]["currencyCode"], bool(record["prorateFlag"]), MONTHS_OF.get(record["billingCycle"]["id"], 0),
+            record["currency"]["currencyCode"], bool(record["prorateFlag"]),
+            MONTHS_OF.get(record["billingCycle"]["id"], 0),
             day("billStartDate") if record["invoicingCycle"] == "ContractYear" else None, day("billStartDate"),
             day("nextInvoiceDate") if record.get("nextInvoiceDate") else date.max,
         )  # fmt: skip
@@ -166,8 +173,19 @@ def with_decimals(row: dict[str, Any]) -> dict[str, Any]:
 
 def content_of(row: dict[str, Any]) -> tuple[Any, ...]:
     """The values of a row that matter for billing."""
-    names = ("subscriptionId", "offerId", "chargeType", "chargeStartDate", "chargeEndDate", "billingFrequency", "currency")
-    return (*(row[name] for name in names), *(row[name].normalize(WIDE) for name in ("quantity", "unitPrice", "totalPrice")))
+    names = (
+        "subscriptionId",
+        "offerId",
+        "chargeType",
+        "chargeStartDate",
+        "chargeEndDate",
+        "billingFrequency",
+        "currency",
+    )
+    return (
+        *(row[name] for name in names),
+        *(row[name].normalize(WIDE) for name in ("quantity", "unitPrice", "totalPrice")),
+    )
 
 
 def by_rule(rule: str, day: date, row: dict[str, Any], next_invoice: date) -> date:
@@ -214,7 +232,8 @@ class Books:
     def _read_invoice(self, header: dict[str, Any], period: date) -> None:
         rows = [with_decimals(row) for row in header["lines"]]
         invoice = self.invoices.setdefault(
-            header["invoiceId"], Invoice(header["invoiceId"], period, header["consumerOrganizationId"], header["currency"], header)
+            header["invoiceId"],
+            Invoice(header["invoiceId"], period, header["consumerOrganizationId"], header["currency"], header),
         )
         invoice.header, invoice.is_withdrawn = header, False
         invoice.adds_up = header["totalAmount"] == sum((row["totalPrice"] for row in rows), Decimal("0.00"))
@@ -272,13 +291,17 @@ class Books:
             self._forget(revisions)
         elif total:
             first = revisions[0]
-            self.lines.append(Line(first.invoice, first.key, revisions[-1].revision + 1, first.row, -total, is_removed=True))
+            self.lines.append(
+                Line(first.invoice, first.key, revisions[-1].revision + 1, first.row, -total, is_removed=True)
+            )
 
     # -- decide --------------------------------------------------------------------------------------------------
 
     def open_lines(self, periods: Collection[date] | None = None) -> list[Line]:
         """Lines that no Addition carries; of some periods only."""
-        return [line for line in self.lines if not line.delivered and (periods is None or line.invoice.period in periods)]
+        return [
+            line for line in self.lines if not line.delivered and (periods is None or line.invoice.period in periods)
+        ]
 
     def decide(self, periods: Collection[date] | None = None) -> None:
         """Decide about every open line, or those of some periods."""
@@ -294,8 +317,12 @@ class Books:
         row, settings = line.row, self.decisions.settings
         state, company = self.decisions.organizations.get(line.invoice.organization, (None, 0))
         offer_state, product = self.decisions.offers.get(row["offerId"] or "", (None, 0))
-        company = company if state == APPROVED else 0
-        product = line.typed.get("product_id") or (product if offer_state == APPROVED else 0)
+        company, unclear = self._company(line, company) if state == APPROVED else (0, "organization_unmapped")
+        product = line.typed.get("product_id") or (
+            self.decisions.variants.get((row["offerId"] or "", row["billingFrequency"]))
+            or (product if offer_state == APPROVED else 0)
+            or (0 if row["offerId"] else self.decisions.default_products.get(row["chargeType"], 0))
+        )
         line.due, line.reasons = None, frozenset()
         if (
             line.typed.get("is_excluded")
@@ -313,6 +340,7 @@ class Books:
         quantity, price = self._price(line)
         reasons = {
             *self._reasons_of_the_line(line, standing),
+            *([unclear] if unclear else []),
             *self._reasons_of_mapping(row, company, product),
             *self._reasons_of_agreement(line, agreement, company, candidates),
         }
@@ -329,6 +357,17 @@ class Books:
                 reasons.add("late_line")
         line.reasons, line.outcome = frozenset(reasons), "held" if reasons else "awaiting approval"
         line.due = None if reasons else due
+
+    def _company(self, line: Line, company: int) -> tuple[int, str]:
+        """The company of an approved organization, or 0 and why there is none."""
+        selectors = self.decisions.selectors.get(line.invoice.organization)
+        if not selectors:
+            return company, ""
+        ids = {"contract": "contractId", "offer": "offerId", "subscription": "subscriptionId"}
+        claiming = {chosen for kind, source, chosen in selectors if line.row[ids[kind]] == source}
+        if len(claiming) == 1:
+            return claiming.pop(), ""
+        return 0, "company_ambiguous" if claiming else "company_unclaimed"
 
     def _reasons_of_the_line(self, line: Line, standing: list[Line]) -> Iterator[str]:
         invoice, row = line.invoice, line.row
@@ -362,9 +401,7 @@ class Books:
         )
 
     def _reasons_of_mapping(self, row: dict[str, Any], company: int, product: int) -> Iterator[str]:
-        if not company:
-            yield "organization_unmapped"
-        else:
+        if company:
             record = self.sandbox.store.records("company")[company]
             if record["status"]["name"] == "Inactive" or record["deletedFlag"]:
                 yield "company_not_usable"
@@ -425,7 +462,9 @@ class Books:
         row, typed = line.row, line.typed
         start, end = (date.fromisoformat(row[name]) for name in ("chargeStartDate", "chargeEndDate"))
         rules = self.decisions.rules.get(row["chargeType"], ("as_invoiced", "as_invoiced"))
-        ruled = [by_rule(rule, day, line.row, agreement.next_invoice) for rule, day in zip(rules, (start, end), strict=True)]
+        ruled = [
+            by_rule(rule, day, line.row, agreement.next_invoice) for rule, day in zip(rules, (start, end), strict=True)
+        ]
         begins, ends = typed.get("effective_date", ruled[0]), ruled[1]
         is_late = begins < agreement.next_invoice and agreement.cycle(begins).start < agreement.next_invoice
         effective = agreement.next_invoice if is_late else begins
@@ -440,8 +479,10 @@ class Books:
         return Due(
             agreement, company, product, cycle, is_late,
             may_persist=(
-                row["chargeType"] in RECURRING and not is_late and self.decisions.settings["recurring_mode"] == "persistent"
-                and row["subscriptionId"] is not None and months == str(agreement.months) and "effective_date" not in typed
+                row["chargeType"] in RECURRING and not is_late
+                and self.decisions.settings["recurring_mode"] == "persistent"
+                and row["subscriptionId"] is not None and months == str(agreement.months)
+                and "effective_date" not in typed
                 and row["offerId"] not in self.decisions.dated_offers
             ),
             effective=effective,

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (a mutation is one line, to be compared with its file)
 """Wrong decisions that the simulated business must find: each is one change of one product file, made in a copy.
 
 A change that alters nothing that anybody could see is no mutation: it does not belong here.
@@ -22,7 +23,11 @@ from local_stack.settings import ROOT
 
 HOLD, RULES, GROUP = "sql/billing/hold_lines.sql", "sql/billing/apply_rules.sql", "sql/billing/group_lines.sql"
 LOAD, PLAN, MAP = "sql/billing/load_invoices.sql", "sql/plan/make_plan.sql", "sql/billing/map_lines.sql"
-RESOLVE, FUNCTIONS, LEDGER = "sql/billing/resolve_agreements.sql", "sql/migrations/0004_billing.sql", "sql/migrations/0005_delivery.sql"
+RESOLVE, FUNCTIONS, LEDGER = (
+    "sql/billing/resolve_agreements.sql",
+    "sql/migrations/0004_billing.sql",
+    "sql/migrations/0005_delivery.sql",
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ MUTATIONS = (
     Mutation("swap quantity for one", RULES, "case when is_one_unit then 1 else wanted_quantity end", "1"),
     Mutation("ignore a typed quantity", RULES, "coalesce(typed_quantity, quantity) as wanted_quantity,", "quantity as wanted_quantity,", types("quantity")),
     Mutation("ignore a typed price", RULES, "                typed_unit_price,\n                billing.unit_price_for(", "                billing.unit_price_for(", types("unit_price")),
-    Mutation("ignore a chosen product", MAP, "coalesce(override.product_id, offer_mapping.product_id)", "offer_mapping.product_id", types("product_id")),
+    Mutation("ignore a chosen product", MAP, "            override.product_id,\n", "            null,\n", types("product_id")),
     # Persistent Additions
     Mutation("prolong over a gap", GROUP, "and ledger.last_cycle_end + 1 = founded.group_start", "and ledger.last_cycle_end < founded.group_start", persists),
     Mutation("change an open cycle in place", GROUP, "(ledger.last_cycle_end < founded.next_invoice_date and ledger.is_proven)", "true", persists),
@@ -145,7 +150,9 @@ def hunt_one(mutation: Mutation, seeds: int) -> Hunted:
     last = answer.stdout.strip().splitlines()[-1:]
     if answer.returncode == 1 and last and last[0].startswith("{"):
         found = json.loads(last[0])
-        return Hunted(mutation, True, f"seed {found['seed']}, {found['mode']}, {found['day'][:7]}: {found['words']}", seconds)
+        return Hunted(
+            mutation, True, f"seed {found['seed']}, {found['mode']}, {found['day'][:7]}: {found['words']}", seconds
+        )
     if answer.returncode == 0:
         return Hunted(mutation, False, f"not found by {seeds} programs", seconds)
     return Hunted(mutation, False, f"broke: {(answer.stderr or answer.stdout).strip()[-400:]}", seconds)

@@ -25,19 +25,20 @@ from billing_sync.pauses import end_pause, pause
 from billing_sync.plan import approve_plan, plan_of_run
 from billing_sync.run import nightly_periods
 from business.books import Agreement, Books, Decisions, Line
-from business.dates import DAY, first_of_month, last_of_month, later
-from business.program import END, MONTHS, SOLD, START, Event, Program
+from business.dates import DAY, later
+from business.program import END, MONTHS, SOLD, SPLIT_CUSTOMERS, START, Event, Program
 from business.seller import Seller
 from local_stack.postgres import Postgres
 from sandbox.dataset import OFFERS
 from sandbox.server import Sandbox
 
-CUSTOMERS = 5
+CUSTOMERS = 5 + SPLIT_CUSTOMERS
 BILLING_CYCLES = {1: (1, "Monthly"), 3: (2, "Quarterly"), 6: (3, "Semi-Annual"), 12: (4, "Yearly")}
 ALL_PERIODS = [later(START, month) for month in range(MONTHS)]
 SOLD_BY_SELLER = (
     "buy", "seats", "price", "rename", "discount", "upgrade", "cancel", "suspend", "resume", "usage", "once", "item",
-    "custom", "odd", "bill", "verify", "relist", "withdraw", "reissue", "change_row", "change_back", "remove_row", "break_total",
+    "custom", "odd", "bill", "verify", "relist", "withdraw", "reissue", "change_row", "change_back", "remove_row",
+    "break_total",
     "mend_total", "bill_currency", "rename_organization",
 )  # fmt: skip
 
@@ -79,7 +80,14 @@ def prepare(postgres: Postgres, directory: Path, name: str = "business") -> Prep
         for invoice in sandbox.appxite_invoices():
             sandbox.delete_appxite_invoice(invoice["invoiceId"])
         rows = [
-            {**_ROW, "rowId": offer, "offerId": offer, "offerName": OFFERS[offer].name, "invoiceId": 1, "invoiceNumber": "1"}
+            {
+                **_ROW,
+                "rowId": offer,
+                "offerId": offer,
+                "offerName": OFFERS[offer].name,
+                "invoiceId": 1,
+                "invoiceNumber": "1",
+            }
             for offer in SOLD
         ]
         header = {
@@ -126,7 +134,11 @@ class Player:
         self.products = {one["offer_id"]: int(one["product_id"]) for one in csv_of(self.sandbox, "offers")}
         self.seller = Seller(self.sandbox, program.customers, self.organizations)
         self.decisions = Decisions(
-            {**program.settings, "recurring_mode": program.mode}, rules=program.rules, dated_offers=program.dated_offers
+            {**program.settings, "recurring_mode": program.mode},
+            rules=program.rules,
+            dated_offers=program.dated_offers,
+            variants={variant: self.products[offer] for variant, offer in program.variants.items()},
+            default_products={"UserCorrection": self.products[program.custom_offer]} if program.custom_offer else {},
         )
         self.books = Books(self.sandbox, self.decisions)
         self.agreements = [self._agreement_of(number) for number in range(len(program.customers))]
@@ -150,7 +162,8 @@ class Player:
     def _do(self, event: Event) -> None:
         self.covered.events[event.what] += 1
         if event.what in SOLD_BY_SELLER:
-            getattr(self.seller, event.what)(event.customer, event.day, **event.given)
+            self.seller.today = event.day
+            getattr(self.seller, event.what)(event.customer, **event.given)
             return
         act: Callable[..., None] = getattr(self, f"_{event.what}")
         act(*([event.customer] if event.customer >= 0 else []), **event.given)
@@ -161,16 +174,17 @@ class Player:
         for number, customer in enumerate(self.program.customers):
             billing_cycle, name = BILLING_CYCLES[customer.months]
             first = max(customer.cycle(max(START, customer.bill_start)).start, customer.bill_start)
-            self._save_agreement(
-                number,
-                currency=self._currency(customer.currency),
-                billingCycle={"id": billing_cycle, "name": name},
-                invoicingCycle="ContractYear" if customer.anchor else "CalendarYear",
-                billStartDate=f"{customer.bill_start}T00:00:00Z",
-                startDate=f"{customer.bill_start}T00:00:00Z",
-                nextInvoiceDate=f"{first}T00:00:00Z",
-                prorateFlag=customer.prorates,
-            )
+            values = {
+                "currency": self._currency(customer.currency),
+                "billingCycle": {"id": billing_cycle, "name": name},
+                "invoicingCycle": "ContractYear" if customer.anchor else "CalendarYear",
+                "billStartDate": f"{customer.bill_start}T00:00:00Z",
+                "startDate": f"{customer.bill_start}T00:00:00Z",
+                "nextInvoiceDate": f"{first}T00:00:00Z",
+                "prorateFlag": customer.prorates,
+            }
+            for agreement_id in self._agreements_in(*self._companies(number)):
+                self._save_agreement(number, agreement_id, **values)
         self.pipeline.set(
             environment="tests", default_agreement_type="Cloud Subscriptions", settle_seconds="0",
             bound_customer_factor="off", bound_fewer_invoices_percent="off", bound_removed_lines="off",
@@ -191,13 +205,28 @@ class Player:
                 "update billing.charge_type set charge_start_rule = %s, charge_end_rule = %s where charge_type = %s",
                 [start, end, charge_type],
             )
+        for charge_type, product in self.decisions.default_products.items():
+            self.pipeline.connection.execute(
+                "update billing.charge_type set default_product_id = %s where charge_type = %s", [product, charge_type]
+            )
+        for (offer, frequency), product in self.decisions.variants.items():
+            self.pipeline.connection.execute(
+                "insert into mapping.offer_variant_mapping (offer_id, billing_frequency, product_id, state, decided_by)"
+                " values (%s, %s, %s, 'approved', 'tests')",
+                [offer, frequency, product],
+            )
         self.pipeline.connection.execute(
-            "update mapping.offer_mapping set recurring_mode = 'dated' where offer_id = any(%s)", [[*self.program.dated_offers]]
+            "update mapping.offer_mapping set recurring_mode = 'dated' where offer_id = any(%s)",
+            [[*self.program.dated_offers]],
         )
 
     def _import(self, kind: str, decided: dict[str, tuple[str, int]]) -> None:
-        source, target = {"organizations": ("organization_id", "company_id"), "offers": ("offer_id", "product_id")}[kind]
-        rows = [{source: key, target: str(value), "state": state, "note": ""} for key, (state, value) in decided.items()]
+        source, target = {"organizations": ("organization_id", "company_id"), "offers": ("offer_id", "product_id")}[
+            kind
+        ]
+        rows = [
+            {source: key, target: str(value), "state": state, "note": ""} for key, (state, value) in decided.items()
+        ]
         if rows:
             import_mappings(self.pipeline.connection, kind, pd.DataFrame(rows), approve=True, person="tests")
 
@@ -207,11 +236,19 @@ class Player:
     def _company(self, number: int) -> int:
         return int(self.organizations[number]["company_id"])
 
+    def _companies(self, number: int) -> list[int]:
+        """The customer's own company, and the second one that some have."""
+        second = [self._company(CUSTOMERS - SPLIT_CUSTOMERS + number)] if number < SPLIT_CUSTOMERS else []
+        return [self._company(number), *second]
+
     def _agreement_of(self, number: int) -> int:
-        return next(
+        return self._agreements_in(self._company(number))[0]
+
+    def _agreements_in(self, *companies: int) -> list[int]:
+        return [
             one["id"] for one in self.sandbox.agreements()
-            if one["company"]["id"] == self._company(number) and one["type"]["name"] == "Cloud Subscriptions"
-        )  # fmt: skip
+            if one["company"]["id"] in companies and one["type"]["name"] == "Cloud Subscriptions"
+        ]  # fmt: skip
 
     def _save_agreement(self, number: int, agreement_id: int | None = None, **changes: Any) -> None:
         """As a person in ConnectWise, who may change anything."""
@@ -276,8 +313,45 @@ class Player:
         """To the customer's first agreement."""
         contract = self.seller.accounts[number].contract_id
         self.decisions.contracts[contract] = self.agreements[number]
-        rows = [{"contract_id": contract, "agreement_id": str(self.agreements[number]), "state": "approved", "note": ""}]
+        rows = [
+            {"contract_id": contract, "agreement_id": str(self.agreements[number]), "state": "approved", "note": ""}
+        ]
         import_mappings(self.pipeline.connection, "contracts", pd.DataFrame(rows), approve=True, person="tests")
+        self.is_decided_anew = True
+
+    def _split(self, number: int, by: str, part: int) -> None:
+        """The organization becomes two companies: selectors say which line goes to which."""
+        own, second = self._companies(number)
+        account = self.seller.accounts[number]
+        subscriptions = sorted(kept.id for kept in account.subscriptions.values())
+        if by == "offer":
+            chosen = [("offer", offer, second if place % 4 == part else own) for place, offer in enumerate(SOLD)]
+        elif by == "subscription":
+            chosen = [
+                ("subscription", one, second if place % 3 == part else own) for place, one in enumerate(subscriptions)
+            ]
+        else:  # the contract claims everything, so what a subscription's selector claims is claimed twice
+            chosen = [
+                ("contract", account.contract_id, own),
+                *(("subscription", one, second) for one in subscriptions[:part]),
+            ]
+        self._select(number, chosen)
+
+    def _unite(self, number: int) -> None:
+        self._select(number, [])
+
+    def _select(self, number: int, chosen: list[tuple[str, str, int]]) -> None:
+        organization = self._organization(number)
+        self.decisions.selectors[organization] = chosen
+        self.pipeline.connection.execute(
+            "delete from mapping.company_selector where organization_id = %s", [organization]
+        )
+        with self.pipeline.connection.cursor() as cursor:
+            cursor.executemany(
+                "insert into mapping.company_selector (organization_id, kind, source_id, company_id)"
+                " values (%s, %s, %s, %s)",
+                [(organization, *one) for one in chosen],
+            )
         self.is_decided_anew = True
 
     def _map_offer(self, offer: str, state: str) -> None:
@@ -308,7 +382,8 @@ class Player:
                 and subscription_id is not distinct from %s and override.line_id is null
             order by line_id
             """,
-            one.invoice.id, one.row["chargeType"], one.row["chargeStartDate"], one.total, one.revision, one.row["subscriptionId"],
+            one.invoice.id, one.row["chargeType"], one.row["chargeStartDate"], one.total, one.revision,
+            one.row["subscriptionId"],
         )  # fmt: skip
         if one.typed or len(found) != 1:  # twins cannot be told apart
             return
@@ -333,14 +408,8 @@ class Player:
 
     def _invoice(self, number: int) -> None:
         """The next cycle of the customer's agreements. Nobody invoices while an agreement is not in order."""
-        for agreement_id in self._agreements_of(number):
+        for agreement_id in self._agreements_in(*self._companies(number)):
             self._invoice_next(agreement_id)
-
-    def _agreements_of(self, number: int) -> list[int]:
-        return [
-            one["id"] for one in self.sandbox.agreements()
-            if one["company"]["id"] == self._company(number) and one["type"]["name"] == "Cloud Subscriptions"
-        ]  # fmt: skip
 
     def _invoice_next(self, agreement_id: int) -> None:
         agreement = self._agreement(agreement_id)
@@ -383,7 +452,7 @@ class Player:
             store.save("agreement", {**first, "id": store.next_id("agreement", 1001), "name": f"Second {number}"})
 
     def _end_second(self, number: int) -> None:
-        for agreement_id in self._agreements_of(number):
+        for agreement_id in self._agreements_in(self._company(number)):
             if agreement_id != self.agreements[number]:
                 self._close(agreement_id)
                 self._save_agreement(number, agreement_id, cancelledFlag=True, agreementStatus="Cancelled")
@@ -396,7 +465,9 @@ class Player:
         self._save_agreement(number, cancelledFlag=False, agreementStatus="Active")
 
     def _company_status(self, number: int, status: str) -> None:
-        self.sandbox.change_record("companies", self._company(number), {"status": {"id": 1 if status == "Active" else 2, "name": status}})
+        self.sandbox.change_record(
+            "companies", self._company(number), {"status": {"id": 1 if status == "Active" else 2, "name": status}}
+        )
 
     def _rename_company(self, number: int) -> None:
         self.sandbox.change_record("companies", self._company(number), {"name": f"Renamed {number}"})
@@ -428,14 +499,19 @@ class Player:
         row, due = line.row, line.delivered
         place = (due.agreement.id, f"{due.cycle.start}", f"{due.amount:.2f}") if due else (None, None, None)
         return (
-            line.invoice.id, row["subscriptionId"], row["chargeType"], row["chargeStartDate"], line.revision, f"{line.total + 0:.2f}",
+            line.invoice.id, row["subscriptionId"], row["chargeType"], row["chargeStartDate"], line.revision,
+            f"{line.total + 0:.2f}",
             line.outcome, " ".join(sorted(line.reasons)), *place,
         )  # fmt: skip
 
     def _check_invoice(self, agreement_id: int, cycle_start: date, made: list[dict[str, Any]]) -> None:
         """ConnectWise's invoice has each line that the books have for this cycle, once, and nothing else of ours."""
         lines = [line for invoice in made for line in invoice["lines"] if is_ours(line["marker"])]
-        wanted = [line for line in self._to_invoice(agreement_id) if line.delivered and line.delivered.cycle.start == cycle_start]
+        wanted = [
+            line
+            for line in self._to_invoice(agreement_id)
+            if line.delivered and line.delivered.cycle.start == cycle_start
+        ]
         self.covered.invoices += bool(lines)
         additions = {one["id"]: one for one in self.sandbox.additions(agreement_id)}
         pairs = match(wanted, lines, lambda line, shown: self._fits(line, shown, additions[shown["additionId"]]))
@@ -446,11 +522,14 @@ class Player:
                 self.day,
                 f"agreement {agreement_id}, cycle from {cycle_start}: not invoiced as they should be: "
                 f"{[f'{line}, wanted {line.delivered}' for line in lost[:3]]}; "
-                f"invoiced: {[(shown, additions[shown['additionId']]['effectiveDate'], additions[shown['additionId']]['cancelledDate']) for shown in extra[:3]]}",
+                f"invoiced: {[(shown, _dates(additions[shown['additionId']])) for shown in extra[:3]]}",
             )
         for line, shown in pairs.items():
             line.invoiced = {**shown, "cycle_start": cycle_start}
-            if made[0]["company"]["id"] != line.delivered.company or made[0]["currency"]["currencyCode"] != line.row["currency"]:
+            if (
+                made[0]["company"]["id"] != line.delivered.company
+                or made[0]["currency"]["currencyCode"] != line.row["currency"]
+            ):
                 raise Wrong(self.day, f"{line} is on an invoice of {made[0]['company']} in {made[0]['currency']}")
 
     def _fits(self, line: Line, shown: dict[str, Any], addition: dict[str, Any]) -> bool:
@@ -463,12 +542,17 @@ class Player:
         begins, ends = (date.fromisoformat(addition[name][:10]) for name in ("effectiveDate", "cancelledDate"))
         if begins == due.effective and ends == due.cancelled and due.period in shown["description"]:
             return True
-        return due.may_persist and due.period not in shown["description"] and begins <= due.effective and ends >= due.cycle.end
+        return (
+            due.may_persist
+            and due.period not in shown["description"]
+            and begins <= due.effective
+            and ends >= due.cycle.end
+        )
 
     # -- the end -------------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        """AppXite's whole history is read once more, everything is delivered and invoiced, and the sums are compared."""
+        """AppXite's whole history is read once more, everything is delivered and invoiced; the sums are compared."""
         self.day = END + DAY
         self.decisions.settings["automated_daily_sync"] = "on"
         self.pipeline.set(automated_daily_sync="on")
@@ -516,8 +600,15 @@ class Player:
         ours = {one["id"]: one for one in self.sandbox.additions() if is_ours(one["marker"])}
         for addition_id, day in last.items():
             if date.fromisoformat(ours[addition_id]["cancelledDate"][:10]) > day:
-                raise Wrong(self.day, f"Addition {addition_id} bills until {ours[addition_id]['cancelledDate']}, paid for until {day}")
-        if idle := [one for one in ours.values() if one["id"] not in last and one["billCustomer"] == "Billable" and one["extPrice"]]:
+                raise Wrong(
+                    self.day,
+                    f"Addition {addition_id} bills until {ours[addition_id]['cancelledDate']}, paid for until {day}",
+                )
+        if idle := [
+            one
+            for one in ours.values()
+            if one["id"] not in last and one["billCustomer"] == "Billable" and one["extPrice"]
+        ]:
             raise Wrong(self.day, f"Additions that carry no line: {idle[:2]}")
 
     def _is_same(self, before: Line, line: Line) -> bool:
@@ -529,23 +620,26 @@ class Player:
         """Per customer and currency: invoiced + held + excluded + what people typed = what AppXite accepted."""
         withdrawn = [one.id for one in self.books.invoices.values() if one.is_withdrawn]
         for number in range(len(self.program.customers)):
-            organization, company = self._organization(number), self._company(number)
+            organization, companies = self._organization(number), self._companies(number)
             wanted: Counter[str] = Counter()
             for header in self.sandbox.truth():
                 if header["consumerOrganizationId"] == organization:
                     wanted[header["currency"]] += header["totalAmount"]
                     # What the header says beyond its rows is held with them.
-                    wanted[header["currency"]] -= header["totalAmount"] - sum(row["totalPrice"] for row in header["lines"])
+                    wanted[header["currency"]] -= header["totalAmount"] - sum(
+                        row["totalPrice"] for row in header["lines"]
+                    )
             found: Counter[str] = Counter()
             for invoice in self.sandbox.invoices():
-                if invoice["company"]["id"] == company:
+                if invoice["company"]["id"] in companies:
                     amount = sum((line["amount"] for line in invoice["lines"] if is_ours(line["marker"])), Decimal(0))
                     found[invoice["currency"]["currencyCode"]] += amount
             for currency, kept, typed, no_more in self.pipeline.rows(
                 """
                 select currency,
                     coalesce(sum(total_price) filter (where outcome <> 'delivered' and not is_withdrawn), 0),
-                    coalesce(sum(total_price - delivered_amount) filter (where outcome = 'delivered' and not is_withdrawn), 0),
+                    coalesce(sum(total_price - delivered_amount)
+                        filter (where outcome = 'delivered' and not is_withdrawn), 0),
                     coalesce(sum(delivered_amount) filter (where outcome = 'delivered' and is_withdrawn), 0)
                 from (select *, invoice_id = any(%s) as is_withdrawn from reporting.invoice_line) as line
                 where organization_id = %s group by currency
@@ -553,8 +647,12 @@ class Player:
                 withdrawn, organization,
             ):  # fmt: skip
                 found[currency] += kept + typed - no_more
-            if {name: sum_ for name, sum_ in found.items() if sum_} != {name: sum_ for name, sum_ in wanted.items() if sum_}:
-                raise Wrong(self.day, f"customer {number}: AppXite accepted {dict(wanted)}, accounted for {dict(found)}")
+            if {name: sum_ for name, sum_ in found.items() if sum_} != {
+                name: sum_ for name, sum_ in wanted.items() if sum_
+            }:
+                raise Wrong(
+                    self.day, f"customer {number}: AppXite accepted {dict(wanted)}, accounted for {dict(found)}"
+                )
 
     def _count(self) -> None:
         for line in self.books.lines:
@@ -569,7 +667,9 @@ class Player:
             self.covered.kinds["changed after delivery"] += line.revision > 1
 
 
-def match(wanted: list[Line], shown: list[dict[str, Any]], fits: Callable[[Line, dict[str, Any]], bool]) -> dict[Line, dict[str, Any]]:
+def match(
+    wanted: list[Line], shown: list[dict[str, Any]], fits: Callable[[Line, dict[str, Any]], bool]
+) -> dict[Line, dict[str, Any]]:
     """Pairs of lines that fit, each used once, as many as there can be."""
     taken: dict[int, Line] = {}
     choices = {line: [number for number, one in enumerate(shown) if fits(line, one)] for line in wanted}
@@ -586,6 +686,10 @@ def match(wanted: list[Line], shown: list[dict[str, Any]], fits: Callable[[Line,
     for line in wanted:
         place(line, set())
     return {line: shown[number] for number, line in taken.items()}
+
+
+def _dates(addition: dict[str, Any]) -> str:
+    return f"{addition['effectiveDate'][:10]} to {addition['cancelledDate'][:10]}"
 
 
 def _few(counted: Counter[Any]) -> list[Any]:

@@ -19,12 +19,15 @@ START = date(2027, 1, 1)  # with 29 February 2028
 MONTHS = 15
 END = later(START, MONTHS) - DAY
 
+SPLIT_CUSTOMERS = 3  # each of the first few has a second company in ConnectWise
+
 MONTHLY = tuple(one for one in OFFERS if "OF-1001" <= one < "OF-1013")
 YEARLY, QUARTERLY = ("OF-1101", "OF-1102"), ("OF-1103", "OF-1104")
 USAGE, ONE_TIME, ITEM = ("OF-1201", "OF-1202", "OF-1203"), ("OF-1301", "OF-1302"), ("OF-1401", "OF-1402")
 DATE_RULES = (
     "as_invoiced", "as_invoiced", "first_day_of_charge_month", "last_day_of_charge_month", "first_day_of_invoice_month",
-    "last_day_of_invoice_month", "first_day_of_next_month", "last_day_of_next_month", "invoice_date", "next_invoice_date",
+    "last_day_of_invoice_month", "first_day_of_next_month", "last_day_of_next_month", "invoice_date",
+    "next_invoice_date",
 )  # fmt: skip
 SOLD = MONTHLY + YEARLY + QUARTERLY + USAGE + ONE_TIME + ITEM
 
@@ -77,6 +80,8 @@ class Program:
     rules: dict[str, tuple[str, str]]  # charge type -> rules for start and end, where they are not "as invoiced"
     unmapped_offers: tuple[str, ...]
     dated_offers: tuple[str, ...]  # in persistent mode these are dated all the same
+    custom_offer: str  # custom charges without an offer become the product of this one; empty: they have no product
+    variants: dict[tuple[str, str], str]  # offer and billing frequency -> the offer whose product they become instead
     customers: tuple[Customer, ...]
     events: tuple[Event, ...]
 
@@ -87,6 +92,7 @@ class Program:
     def __str__(self) -> str:
         lines = [f"seed {self.seed}, mode {self.mode}, {self.settings}, rules {self.rules}"]
         lines += [f"not mapped at first: {self.unmapped_offers}, always dated: {self.dated_offers}"]
+        lines += [f"custom charges become {self.custom_offer or 'nothing'}, variants {self.variants}"]
         lines += [f"customer {number}: {customer}" for number, customer in enumerate(self.customers)]
         return "\n".join([*lines, *map(str, self.events)])
 
@@ -110,12 +116,18 @@ class Writer:
         customers = tuple(self._customer(number) for number in range(self.chance.randrange(3, 6)))
         rules = self._rules() if self._happens(0.35) else {}
         dated = tuple(self.chance.sample(SOLD, 3)) if self._happens(0.3) else ()
+        custom_offer = self.chance.choice(["", *ITEM])
+        variants = {(offer, "Every 1 months"): self.chance.choice(MONTHLY) for offer in self.chance.sample(MONTHLY, 4)}
+        if self._happens(0.7):
+            variants = {}
         unmapped = tuple(self.chance.sample(SOLD, self.chance.choice([0, 1, 2, 3])))
         for offer in unmapped:
             if self._happens(0.8):
-                self._add(self._day(20, 180), "map_offer", offer=offer, state="excluded" if self._happens(0.2) else "approved")
+                self._add(
+                    self._day(20, 180), "map_offer", offer=offer, state="excluded" if self._happens(0.2) else "approved"
+                )
         for number, customer in enumerate(customers):
-            self._sell(number, customer)
+            self._sell(number)
             self._bill(number, customer)
             self._invoice(number, customer)
             self._mend(number, customer)
@@ -124,7 +136,9 @@ class Writer:
         self._nights()
         order = {"invoice": self.chance.choice([0, 9]), "night": 5}
         events = sorted(self.events, key=lambda event: (event.day, order.get(event.what, 4)))
-        return Program(self.seed, self.mode, settings, rules, unmapped, dated, customers, tuple(events))
+        return Program(
+            self.seed, self.mode, settings, rules, unmapped, dated, custom_offer, variants, customers, tuple(events)
+        )
 
     def _happens(self, share: float) -> bool:
         return self.chance.random() < share
@@ -150,7 +164,9 @@ class Writer:
         }
 
     def _rules(self) -> dict[str, tuple[str, str]]:
-        charges = self.chance.sample(("CycleFee", "PurchaseFee", "UsageFee", "OneTimeFee", "Correction", "UserCorrection"), 2)
+        charges = self.chance.sample(
+            ("CycleFee", "PurchaseFee", "UsageFee", "OneTimeFee", "Correction", "UserCorrection"), 2
+        )
         return {charge: (self.chance.choice(DATE_RULES), self.chance.choice(DATE_RULES)) for charge in charges}
 
     # -- customers -----------------------------------------------------------------------------------------------
@@ -159,7 +175,9 @@ class Writer:
         pick = self.chance.choice
         anchor = None
         if self._happens(0.45):
-            anchor = pick([date(2025, 1, 31), date(2026, 8, 31), date(2026, 5, 10), date(2024, 2, 29), date(2026, 11, 30)])
+            anchor = pick(
+                [date(2025, 1, 31), date(2026, 8, 31), date(2026, 5, 10), date(2024, 2, 29), date(2026, 11, 30)]
+            )
         bill_start = anchor or date(2025, 1, 1)
         if self._happens(0.1):
             bill_start = pick([date(2027, 2, 1), date(2027, 1, 10), date(2027, 3, 31)])
@@ -182,7 +200,7 @@ class Writer:
 
     # -- what they buy -------------------------------------------------------------------------------------------
 
-    def _sell(self, number: int, customer: Customer) -> None:
+    def _sell(self, number: int) -> None:
         for count in range(self.chance.randrange(2, 5)):
             offer = self.chance.choice(MONTHLY * 2 + YEARLY * 3 + QUARTERLY * 3)
             self._life_of(number, self._buy(number, START if count == 0 else self._day(0, 330), offer))
@@ -224,13 +242,23 @@ class Writer:
             day += timedelta(days=self.chance.randrange(15, 140))
             if day > END:
                 return
-            what = self.chance.choice(["seats"] * 5 + ["price", "price", "discount", "rename", "upgrade", "cancel", "suspend"])
+            what = self.chance.choice(
+                ["seats"] * 5 + ["price", "price", "discount", "rename", "upgrade", "cancel", "suspend"]
+            )
             if what == "seats":
                 self._add(day, "seats", number, name=name, change=self.chance.choice([1, 2, 5, -1, -2]))
             elif what == "price":
-                self._add(day, "price", number, name=name, price=OFFERS[offer].price + Decimal(self.chance.randrange(-90, 300)).scaleb(-2))
+                self._add(
+                    day,
+                    "price",
+                    number,
+                    name=name,
+                    price=OFFERS[offer].price + Decimal(self.chance.randrange(-90, 300)).scaleb(-2),
+                )
             elif what == "discount":
-                self._add(day, "discount", number, name=name, amount=Decimal(self.chance.randrange(50, 2500)).scaleb(-2))
+                self._add(
+                    day, "discount", number, name=name, amount=Decimal(self.chance.randrange(50, 2500)).scaleb(-2)
+                )
             elif what == "rename":
                 self._add(day, "rename", number, name=name, text=f"{name} \"Größe\" {self.chance.randrange(100)}%\t'x'")
             elif what == "upgrade":
@@ -243,14 +271,18 @@ class Writer:
                 self._add(day, "cancel", number, name=name, at_once=self._happens(0.5))
                 if self._happens(0.5):
                     again = name if self._happens(0.5) else ""
-                    self._life_of(number, self._buy(number, day + timedelta(days=self.chance.randrange(1, 90)), offer, again))
+                    self._life_of(
+                        number, self._buy(number, day + timedelta(days=self.chance.randrange(1, 90)), offer, again)
+                    )
                 return
 
     # -- AppXite's invoices --------------------------------------------------------------------------------------
 
     def _bill(self, number: int, customer: Customer) -> None:
         for month in range(MONTHS):
-            day = later(START, month).replace(day=customer.billing_day) + timedelta(days=self.chance.choice([0, 0, 0, 1, 2]))
+            day = later(START, month).replace(day=customer.billing_day) + timedelta(
+                days=self.chance.choice([0, 0, 0, 1, 2])
+            )
             late = self.chance.choice([0] * 9 + [self.chance.randrange(1, 20), self.chance.randrange(25, 70)])
             self._add(day, "bill", number, month=month, is_verified=not late)
             if late:
@@ -264,8 +296,12 @@ class Writer:
             if not self._happens(0.16):
                 continue
             day = later(START, month) + timedelta(days=self.chance.randrange(2, 50))
-            what = self.chance.choice(["change_row"] * 3 + ["remove_row", "remove_row", "withdraw", "reissue", "break_total"])
-            self._add(day, what, number, month=month, row=self.chance.randrange(9), factor=self.chance.choice([0, 2, 3]))
+            what = self.chance.choice(
+                ["change_row"] * 3 + ["remove_row", "remove_row", "withdraw", "reissue", "break_total"]
+            )
+            self._add(
+                day, what, number, month=month, row=self.chance.randrange(9), factor=self.chance.choice([0, 2, 3])
+            )
             after = day + timedelta(days=self.chance.randrange(5, 40))
             if what == "withdraw" and self._happens(0.6):
                 self._add(after, "relist", number, month=month)
@@ -280,61 +316,84 @@ class Writer:
         cycle = customer.cycle(max(START, customer.bill_start))
         in_arrears = customer.months > 1 and self._happens(0.6)
         while cycle.start <= END:
-            delay = self.chance.choice([self.chance.randrange(-2, 1), self.chance.randrange(1, 11), self.chance.randrange(1, 11),
-                                        self.chance.randrange(10, 26), self.chance.randrange(28, 75)])
+            delay = self.chance.choice(
+                [
+                    self.chance.randrange(-2, 1),
+                    self.chance.randrange(1, 11),
+                    self.chance.randrange(1, 11),
+                    self.chance.randrange(10, 26),
+                    self.chance.randrange(28, 75),
+                ]
+            )
             self._add((cycle.end if in_arrears else cycle.start) + timedelta(days=delay), "invoice", number)
             cycle = customer.cycle(cycle.end + DAY)
 
     def _mend(self, number: int, customer: Customer) -> None:
-        """What people change about a customer in ConnectWise."""
+        """What people change about a customer in ConnectWise, mostly until they mend it."""
         if customer.prorates and self._happens(0.8):
             self._add(self._day(10, 120), "prorate", number, is_on=False)
-        if self._happens(0.12):
-            day = self._day(60, 350)
-            self._add(day, "prorate", number, is_on=True)
-            self._add(day + timedelta(days=self.chance.randrange(10, 60)), "prorate", number, is_on=False)
-        if self._happens(0.12):
-            day = self._day(60, 300)
-            self._add(day, "second_agreement", number)
-            if self._happens(0.4):
-                self._add(day + timedelta(days=self.chance.randrange(5, 40)), "map_contract", number)
-            if self._happens(0.7):
-                self._add(day + timedelta(days=self.chance.randrange(10, 70)), "end_second", number)
+        other = "USD" if customer.currency == "EUR" else "EUR"
+        self._for_a_while(0.12, ("prorate", {"is_on": True}), ("prorate", {"is_on": False}), number)
+        self._for_a_while(
+            0.12,
+            ("agreement_currency", {"currency": other}),
+            ("agreement_currency", {"currency": customer.currency}),
+            number,
+        )
+        self._for_a_while(0.12, ("second_agreement", {}), ("end_second", {}), number, "map_contract")
+        self._for_a_while(0.10, ("cancel_agreement", {}), ("restore_agreement", {}), number)
+        self._for_a_while(0.10, ("pause", {}), ("end_pause", {}), number)
+        inactive, active = ({"status": status} for status in ("Inactive", "Active"))
+        self._for_a_while(0.10, ("company_status", inactive), ("company_status", active), number)
+        offer = self.chance.choice(MONTHLY)
+        gone, back = ({"offer": offer, "is_inactive": is_inactive} for is_inactive in (True, False))
+        self._for_a_while(0.08, ("product", gone), ("product", back))
+        if number < SPLIT_CUSTOMERS:
+            by = self.chance.choice(["offer", "subscription", "contract"])
+            self._for_a_while(0.2, ("split", {"by": by, "part": self.chance.randrange(1, 4)}), ("unite", {}), number)
         if self._happens(0.1):
-            day = self._day(60, 350)
-            self._add(day, "cancel_agreement", number)
-            self._add(day + timedelta(days=self.chance.randrange(10, 70)), "restore_agreement", number)
-        if self._happens(0.12):
-            day = self._day(60, 300)
-            other = "USD" if customer.currency == "EUR" else "EUR"
-            self._add(day, "agreement_currency", number, currency=other)
-            if self._happens(0.7):
-                self._add(day + timedelta(days=self.chance.randrange(10, 70)), "agreement_currency", number, currency=customer.currency)
-        if self._happens(0.1):
-            self._add(self._day(60, 300), "bill_currency", number, currency="USD" if customer.currency == "EUR" else "EUR")
-        if self._happens(0.1):
-            day = self._day(40, 350)
-            self._add(day, "pause", number)
-            self._add(day + timedelta(days=self.chance.randrange(5, 60)), "end_pause", number)
-        if self._happens(0.1):
-            day = self._day(40, 350)
-            self._add(day, "company_status", number, status="Inactive")
-            self._add(day + timedelta(days=self.chance.randrange(5, 60)), "company_status", number, status="Active")
+            self._add(self._day(60, 300), "bill_currency", number, currency=other)
         if self._happens(0.4):
             self._add(self._day(), self.chance.choice(["rename_company", "rename_organization"]), number)
-        if self._happens(0.08):
-            day = self._day(40, 350)
-            offer = self.chance.choice(MONTHLY)
-            self._add(day, "product", offer=offer, is_inactive=True)
-            self._add(day + timedelta(days=self.chance.randrange(5, 60)), "product", offer=offer, is_inactive=False)
+
+    def _for_a_while(
+        self, share: float, begin: tuple[str, dict[str, Any]], end: tuple[str, dict[str, Any]], number: int = -1,
+        between: str = "",
+    ) -> None:  # fmt: skip
+        """Something begins for a share of customers, and ends some weeks later, or never."""
+        if not self._happens(share):
+            return
+        day = self._day(0, 350)
+        self.events.append(Event(day, begin[0], number, begin[1]))
+        if between and self._happens(0.4):
+            self._add(day + timedelta(days=self.chance.randrange(5, 40)), between, number)
+        if self._happens(0.8):
+            self._add(day + timedelta(days=self.chance.randrange(8, 70)), end[0], number, **end[1])
 
     # -- people --------------------------------------------------------------------------------------------------
 
     def _type(self, number: int) -> None:
         """Values that people type for open lines, lines they exclude."""
         for _ in range(self.chance.randrange(0, 5)):
-            what = self.chance.choice(["is_excluded", "unit_price", "quantity", "effective_date", "invoice_description", "product_id", "agreement_id"])
-            self._add(self._day(10), "type", number, line=self.chance.randrange(50), column=what, value=self.chance.randrange(1, 40))
+            what = self.chance.choice(
+                [
+                    "is_excluded",
+                    "unit_price",
+                    "quantity",
+                    "effective_date",
+                    "invoice_description",
+                    "product_id",
+                    "agreement_id",
+                ]
+            )
+            self._add(
+                self._day(10),
+                "type",
+                number,
+                line=self.chance.randrange(50),
+                column=what,
+                value=self.chance.randrange(1, 40),
+            )
 
     def _nights(self) -> None:
         for month in range(MONTHS):

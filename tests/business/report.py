@@ -58,14 +58,20 @@ class Report:
     def markdown_table(self) -> list[str]:
         """The same in Markdown, with what made it."""
         made = f"Made by `{self.command}` on {self.date}, commit {self.commit}, in {self.seconds:.0f} seconds."
-        return [made, "", "| the simulated business | |", "|---|---:|", *(f"| {name} | {figure} |" for name, figure in self.rows())]
+        return [
+            made,
+            "",
+            "| the simulated business | |",
+            "|---|---:|",
+            *(f"| {name} | {figure} |" for name, figure in self.rows()),
+        ]
 
     def markdown(self) -> str:
         """For docs/business.md: the table, what happened, and why lines were held at the end."""
         return "\n".join(
             [
                 "# The simulated business", "",
-                "What customers are invoiced over 15 months, compared with rules that are worked out a second time. How:",
+                "What customers are invoiced over 15 months, compared with rules worked out a second time. How:",
                 "[development](development.md#the-simulated-business).", "",
                 *self.markdown_table(),
                 *_counted("What happened", "event", self.covered.events),

@@ -44,23 +44,31 @@ class Account:
 
 
 class Seller:
-    """Sells, and invoices into the sandbox's AppXite. Methods named as events; each does nothing when it makes no sense."""
+    """Sells, and invoices into the sandbox's AppXite. Methods are named as events; what makes no sense is not done."""
 
     def __init__(self, sandbox: Sandbox, customers: tuple[Customer, ...], organizations: list[dict[str, str]]) -> None:
         self.sandbox = sandbox
         self.accounts = [
-            Account(one["organization_id"], one["organization_name"], f"CT-{30001 + number}", customer.currency, customer.billing_day)
+            Account(
+                one["organization_id"],
+                one["organization_name"],
+                f"CT-{30001 + number}",
+                customer.currency,
+                customer.billing_day,
+            )
             for number, (customer, one) in enumerate(zip(customers, organizations, strict=False))
         ]
+        self.today = START
         self.invoices: dict[tuple[int, int], int] = {}  # by customer and month: the newest that stands for them
+        self._changed: dict[tuple[int, int], tuple[int, Row]] = {}  # rows as they were before their last change
         self._last_id = 800000
 
     # -- subscriptions -------------------------------------------------------------------------------------------
 
-    def buy(self, number: int, day: date, name: str, offer: str, quantity: int, price: Decimal) -> None:
+    def buy(self, number: int, name: str, offer: str, quantity: int, price: Decimal) -> None:
         """The first charge is prorated to the customer's billing day for monthly terms."""
         account = self.accounts[number]
-        term = self._term(account, day, OFFERS[offer].months)
+        term = self._term(account, self.today, OFFERS[offer].months)
         whole = term
         if OFFERS[offer].months == 1:
             whole = Span(later(term.end + DAY, -1), term.end)
@@ -90,110 +98,149 @@ class Seller:
         whole = Span(later(kept.next_term, -OFFERS[kept.offer].months), kept.next_term - DAY)
         return Span(max(day, whole.start), whole.end), whole
 
-    def seats(self, number: int, day: date, name: str, change: int) -> None:
+    def seats(self, number: int, name: str, change: int) -> None:
         """More or fewer seats from a day on: a correction for the rest of the term."""
         account, kept = self._running(number, name)
         if kept is None or kept.quantity + change < 1:
             return
         kept.quantity += change
-        if day < kept.next_term:
-            part, whole = self._rest(kept, day)
+        if self.today < kept.next_term:
+            part, whole = self._rest(kept, self.today)
             # A refund comes as a negative quantity or as a negative price.
             price = self._prorated(kept.price, part, whole, 4 if change > 0 else 9)
             given = (change, price) if change % 2 else (abs(change), price if change > 0 else -price)
             self._charge(account, kept, "Correction", part, *given)
 
-    def price(self, number: int, day: date, name: str, price: Decimal) -> None:
+    def price(self, number: int, name: str, price: Decimal) -> None:
         """From the next term on."""
         _, kept = self._running(number, name)
         if kept is not None and price >= 0:
             kept.price = price
 
-    def rename(self, number: int, day: date, name: str, text: str) -> None:
+    def rename(self, number: int, name: str, text: str) -> None:
         _, kept = self._running(number, name)
         if kept is not None:
             kept.name = text
 
-    def discount(self, number: int, day: date, name: str, amount: Decimal) -> None:
+    def discount(self, number: int, name: str, amount: Decimal) -> None:
         account, kept = self._running(number, name)
         if kept is not None:
-            self._charge(account, kept, "Correction", Span(day, day), 1, -amount)
+            self._charge(account, kept, "Correction", Span(self.today, self.today), 1, -amount)
 
-    def upgrade(self, number: int, day: date, name: str, offer: str, price: Decimal) -> None:
+    def upgrade(self, number: int, name: str, offer: str, price: Decimal) -> None:
         """Another offer under the same subscription: the rest is credited, the new one bought."""
         account, kept = self._running(number, name)
         if kept is None:
             return
-        self._credit_rest(account, kept, day)
+        self._credit_rest(account, kept, self.today)
         kept.offer, kept.price = offer, price
-        term = self._term(account, day, OFFERS[offer].months)
+        term = self._term(account, self.today, OFFERS[offer].months)
         whole = Span(later(term.end + DAY, -1), term.end) if OFFERS[offer].months == 1 else term
         kept.next_term = term.end + DAY
         self._charge(account, kept, "PurchaseFee", term, kept.quantity, self._prorated(price, term, whole, 6))
 
-    def cancel(self, number: int, day: date, name: str, at_once: bool) -> None:
+    def cancel(self, number: int, name: str, at_once: bool) -> None:
         account, kept = self._running(number, name)
         if kept is None:
             return
         kept.is_active = False
         if at_once:
-            self._credit_rest(account, kept, day)
+            self._credit_rest(account, kept, self.today)
 
     def _credit_rest(self, account: Account, kept: Subscription, day: date) -> None:
         if day < kept.next_term:
             part, whole = self._rest(kept, day)
             self._charge(account, kept, "Correction", part, -kept.quantity, self._prorated(kept.price, part, whole, 4))
 
-    def suspend(self, number: int, day: date, name: str) -> None:
+    def suspend(self, number: int, name: str) -> None:
         _, kept = self._running(number, name)
         if kept is not None:
             kept.is_suspended = True
 
-    def resume(self, number: int, day: date, name: str) -> None:
+    def resume(self, number: int, name: str) -> None:
         """Terms that began meanwhile are not charged."""
         account, kept = self._running(number, name)
         if kept is None or not kept.is_suspended:
             return
         kept.is_suspended = False
-        while kept.next_term < day:
+        while kept.next_term < self.today:
             kept.next_term = self._term(account, kept.next_term, OFFERS[kept.offer].months).end + DAY
 
     # -- other charges -------------------------------------------------------------------------------------------
 
-    def usage(self, number: int, day: date, offer: str, quantity: Decimal, price: Decimal, cent: int) -> None:
+    def usage(self, number: int, offer: str, quantity: Decimal, price: Decimal, cent: int) -> None:
         """In arrears, for the month before; some totals are a cent off quantity x price."""
-        before = later(first_of_month(day), -1)
-        row = self._charge(self.accounts[number], self._single(number, offer), "UsageFee", Span(before, last_of_month(before)), quantity, price)
+        before = later(first_of_month(self.today), -1)
+        row = self._charge(
+            self.accounts[number],
+            self._single(number, offer),
+            "UsageFee",
+            Span(before, last_of_month(before)),
+            quantity,
+            price,
+        )
         if row["totalPrice"] >= 1:
             row["totalPrice"] += cent * CENT
 
-    def once(self, number: int, day: date, offer: str, quantity: int) -> None:
-        self._charge(self.accounts[number], self._single(number, offer), "OneTimeFee", Span(day, day), quantity, OFFERS[offer].price)
+    def once(self, number: int, offer: str, quantity: int) -> None:
+        self._charge(
+            self.accounts[number],
+            self._single(number, offer),
+            "OneTimeFee",
+            Span(self.today, self.today),
+            quantity,
+            OFFERS[offer].price,
+        )
 
-    def item(self, number: int, day: date, offer: str, quantity: int) -> None:
-        self._charge(self.accounts[number], self._single(number, offer), "ItemFee", Span(day, last_of_month(day)), quantity, OFFERS[offer].price)
+    def item(self, number: int, offer: str, quantity: int) -> None:
+        self._charge(
+            self.accounts[number],
+            self._single(number, offer),
+            "ItemFee",
+            Span(self.today, last_of_month(self.today)),
+            quantity,
+            OFFERS[offer].price,
+        )
 
-    def custom(self, number: int, day: date, offer: str | None, amount: Decimal) -> None:
+    def custom(self, number: int, offer: str | None, amount: Decimal) -> None:
         """A row of a custom invoice: no subscription, often no offer, any sign."""
-        row = self._row(self.accounts[number], None, "Default Subscription", offer, "UserCorrection", Span(day, day), 1, amount)
+        row = self._row(
+            self.accounts[number],
+            None,
+            "Default Subscription",
+            offer,
+            "UserCorrection",
+            Span(self.today, self.today),
+            1,
+            amount,
+        )
         if amount % 2:
             row["rowId"] = None
         self.accounts[number].waiting.append(row)
 
-    def odd(self, number: int, day: date, how: str) -> None:
+    def odd(self, number: int, how: str) -> None:
         """A row that makes no sense to anybody."""
-        row = self._charge(self.accounts[number], self._single(number, "OF-1401"), "ItemFee", Span(day, day), 1, Decimal("7.50"))
+        row = self._charge(
+            self.accounts[number],
+            self._single(number, "OF-1401"),
+            "ItemFee",
+            Span(self.today, self.today),
+            1,
+            Decimal("7.50"),
+        )
         if how == "charge type":
             row["chargeType"] = "TransferFee"
         elif how == "currency":
             row["currency"] = "GBP"
         else:
-            row["chargeEndDate"] = (day - 3 * DAY).isoformat()
+            row["chargeEndDate"] = (self.today - 3 * DAY).isoformat()
 
     def _single(self, number: int, offer: str) -> Subscription:
         return Subscription(f"sub-{number}-{offer}", OFFERS[offer].name, offer, 1, OFFERS[offer].price, START)
 
-    def _charge(self, account: Account, kept: Subscription, charge: str, period: Span, quantity: object, price: Decimal) -> Row:
+    def _charge(
+        self, account: Account, kept: Subscription, charge: str, period: Span, quantity: object, price: Decimal
+    ) -> Row:
         row = self._row(account, kept.id, kept.name, kept.offer, charge, period, quantity, price)
         account.waiting.append(row)
         return row
@@ -221,7 +268,7 @@ class Seller:
 
     # -- invoices ------------------------------------------------------------------------------------------------
 
-    def bill(self, number: int, day: date, month: int, is_verified: bool) -> None:
+    def bill(self, number: int, month: int, is_verified: bool) -> None:
         """The customer's invoice of a month: what waits, and the terms that begin until its end."""
         account = self.accounts[number]
         until = last_of_month(later(START, month))
@@ -232,7 +279,9 @@ class Seller:
                 kept.next_term = term.end + DAY
         if account.waiting:
             rows, account.waiting = account.waiting, []
-            self.invoices[number, month] = self._issue(account, min(day, until), rows, "Verified" if is_verified else "New")
+            self.invoices[number, month] = self._issue(
+                account, min(self.today, until), rows, "Verified" if is_verified else "New"
+            )
 
     def _issue(self, account: Account, day: date, rows: list[Row], status: str) -> int:
         self._last_id += 1
@@ -255,44 +304,50 @@ class Seller:
         self.sandbox.add_appxite_invoice({**header, **rest}, lines)
         return self._last_id
 
-    def verify(self, number: int, day: date, month: int) -> None:
+    def verify(self, number: int, month: int) -> None:
         self._status(number, month, "Issued")
 
-    def relist(self, number: int, day: date, month: int) -> None:
+    def relist(self, number: int, month: int) -> None:
         self._status(number, month, "Verified")
 
-    def withdraw(self, number: int, day: date, month: int, **_: Any) -> None:
+    def withdraw(self, number: int, month: int, **_: Any) -> None:
         self._status(number, month, "New Corrected")
 
     def _status(self, number: int, month: int, status: str) -> None:
         if (number, month) in self.invoices:
             self.sandbox.change_appxite_invoice(self.invoices[number, month], {"status": status})
 
-    def reissue(self, number: int, day: date, month: int, **_: Any) -> None:
+    def reissue(self, number: int, month: int, **_: Any) -> None:
         """Withdrawn, and the same charges under another id."""
         if (number, month) not in self.invoices:
             return
         old = self.sandbox.appxite_invoice(self.invoices[number, month])
-        self.withdraw(number, day, month)
-        own = ("rowId", "invoiceId", "invoiceNumber", "invoiceDate", "providerOrganizationId", "consumerOrganizationId", "contractId")
+        self.withdraw(number, month)
+        own = (
+            "rowId",
+            "invoiceId",
+            "invoiceNumber",
+            "invoiceDate",
+            "providerOrganizationId",
+            "consumerOrganizationId",
+            "contractId",
+        )
         rows = [{name: value for name, value in one["row"].items() if name not in own} for one in old["rows"]]
         account, invoiced = self.accounts[number], date.fromisoformat(old["header"]["invoiceDate"])
         if rows and rows[0]["currency"] == account.currency:
             self.invoices[number, month] = self._issue(account, invoiced, rows, "Verified")
 
-    def change_row(self, number: int, day: date, month: int, row: int, factor: int) -> None:
+    def change_row(self, number: int, month: int, row: int, factor: int) -> None:
         """Another quantity; the invoice still adds up."""
         if found := self._find(number, month, row):
             line, now = found
             quantity = Decimal(now["quantity"]) * factor
             total = (quantity * Decimal(now["unitPrice"])).quantize(CENT, ROUND_HALF_UP)
-            self._changed = {(number, month): (line, now)}
+            self._changed[number, month] = (line, now)
             self.sandbox.change_appxite_row(line, {"quantity": quantity, "totalPrice": total})
             self._total(number, month)
 
-    _changed: dict[tuple[int, int], tuple[int, Row]] = {}  # noqa: RUF012
-
-    def change_back(self, number: int, day: date, month: int) -> None:
+    def change_back(self, number: int, month: int) -> None:
         """As it was before the last change."""
         if (number, month) in self._changed:
             line, was = self._changed.pop((number, month))
@@ -300,7 +355,7 @@ class Seller:
                 self.sandbox.change_appxite_row(line, {name: was[name] for name in ("quantity", "totalPrice")})
                 self._total(number, month)
 
-    def remove_row(self, number: int, day: date, month: int, row: int, **_: Any) -> None:
+    def remove_row(self, number: int, month: int, row: int, **_: Any) -> None:
         if found := self._find(number, month, row):
             self.sandbox.delete_appxite_row(found[0])
             self._total(number, month)
@@ -317,23 +372,23 @@ class Seller:
         total = sum((one["row"]["totalPrice"] for one in rows), Decimal("0.00")) + cents * CENT
         self.sandbox.change_appxite_invoice(invoice_id, {"totalAmount": total})
 
-    def break_total(self, number: int, day: date, month: int, **_: Any) -> None:
+    def break_total(self, number: int, month: int, **_: Any) -> None:
         if (number, month) in self.invoices:
             self._total(number, month, cents=1)
 
-    def mend_total(self, number: int, day: date, month: int) -> None:
+    def mend_total(self, number: int, month: int) -> None:
         if (number, month) in self.invoices:
             self._total(number, month)
 
-    def bill_currency(self, number: int, day: date, currency: str) -> None:
+    def bill_currency(self, number: int, currency: str) -> None:
         """From the next row on the customer is charged in another currency; what waits is invoiced before."""
         account = self.accounts[number]
         rows, account.waiting = account.waiting, []
         if rows:
-            self._issue(account, day, rows, "Verified")
+            self._issue(account, self.today, rows, "Verified")
         account.currency = currency
 
-    def rename_organization(self, number: int, day: date) -> None:
+    def rename_organization(self, number: int) -> None:
         account = self.accounts[number]
         account.name += " Group"
         store = self.sandbox.store

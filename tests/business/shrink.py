@@ -9,8 +9,10 @@ from business.player import Wrong
 from business.program import Event, Program
 
 
-def shrink(fails: Callable[[Program], Wrong | None], program: Program, wrong: Wrong, seconds: float) -> tuple[Program, Wrong]:
-    """fails: plays a program, and gives what is wrong or None. Returns the smallest one found, and what is wrong with it."""
+def shrink(
+    fails: Callable[[Program], Wrong | None], program: Program, wrong: Wrong, seconds: float
+) -> tuple[Program, Wrong]:
+    """fails: plays a program, and gives what is wrong or None. Returns the smallest found, and its fault."""
     until = time.monotonic() + seconds
     events = [event for event in program.events if event.day <= wrong.day]
     smallest = program
