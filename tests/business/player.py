@@ -146,7 +146,7 @@ class Player:
         self.day = START
         self.last_run: tuple[int, list[Line]] | None = None  # of a run whose plan may wait: its id and lines
         self.is_decided_anew = False  # by a person, since that run
-        self._checked_invoices: set[int] = set()
+        self._ever_held: set[tuple[Any, ...]] = set()
 
     def play(self) -> Covered:
         try:
@@ -492,6 +492,8 @@ class Player:
             )
         )
         wanted = Counter(self._shown(line) for line in self.books.lines)
+        for line in self.books.lines:
+            self._ever_held.update((line.invoice.id, line.key, line.revision, reason) for reason in line.reasons)
         if actual != wanted:
             raise Wrong(self.day, f"the product has {_few(actual - wanted)}, the books have {_few(wanted - actual)}")
 
@@ -577,6 +579,7 @@ class Player:
     def _check_persistence(self) -> None:
         """Lines of a subscription in following cycles share an Addition; it ends with the last one."""
         by_cycle: dict[tuple[Any, ...], Line] = {}
+        first: dict[int, date] = {}
         last: dict[int, date] = {}
         for line in self.books.lines:
             if line.delivered:
@@ -598,6 +601,11 @@ class Player:
                 if before.invoiced["additionId"] != line.invoiced["additionId"]:
                     raise Wrong(self.day, f"{line} is not on the Addition of the cycle before: {before}")
         ours = {one["id"]: one for one in self.sandbox.additions() if is_ours(one["marker"])}
+        for line in sorted(by_cycle.values(), key=lambda one: one.delivered.cycle.start, reverse=True):
+            first[line.invoiced["additionId"]] = line.delivered.effective
+        for addition_id, day in first.items():
+            if ours[addition_id]["effectiveDate"][:10] != day.isoformat():
+                raise Wrong(self.day, f"Addition {addition_id} begins {ours[addition_id]['effectiveDate']}, not {day}")
         for addition_id, day in last.items():
             if date.fromisoformat(ours[addition_id]["cancelledDate"][:10]) > day:
                 raise Wrong(
@@ -624,11 +632,9 @@ class Player:
             wanted: Counter[str] = Counter()
             for header in self.sandbox.truth():
                 if header["consumerOrganizationId"] == organization:
-                    wanted[header["currency"]] += header["totalAmount"]
-                    # What the header says beyond its rows is held with them.
-                    wanted[header["currency"]] -= header["totalAmount"] - sum(
-                        row["totalPrice"] for row in header["lines"]
-                    )
+                    # What a header says beyond its rows is held with the rows.
+                    for row in header["lines"]:
+                        wanted[row["currency"]] += row["totalPrice"]
             found: Counter[str] = Counter()
             for invoice in self.sandbox.invoices():
                 if invoice["company"]["id"] in companies:
@@ -658,13 +664,13 @@ class Player:
         for line in self.books.lines:
             self.covered.lines += 1
             self.covered.outcomes[line.outcome] += 1
-            self.covered.held.update(line.reasons)
             if due := line.delivered:
                 self.covered.money += due.amount
                 self.covered.kinds["late"] += due.is_late
                 self.covered.kinds["credits"] += due.amount < 0
                 self.covered.kinds["values typed"] += bool(line.typed)
             self.covered.kinds["changed after delivery"] += line.revision > 1
+        self.covered.held.update(reason for *_, reason in self._ever_held)
 
 
 def match(

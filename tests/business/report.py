@@ -34,7 +34,7 @@ class Report:
             ("ConnectWise invoices with lines of ours", f"{covered.invoices:,}"),
             ("lines", f"{covered.lines:,}"),
             ("… delivered, each invoiced once, to the cent", f"{covered.outcomes['delivered']:,}"),
-            ("… held at the end, for the reasons that the events imply", f"{covered.outcomes['held']:,}"),
+            ("… held at the end", f"{covered.outcomes['held']:,}"),
             ("… excluded", f"{covered.outcomes['excluded']:,}"),
             ("money invoiced, EUR and USD", f"{covered.money:,.2f}"),
             ("… late lines, billed in the next open cycle", f"{covered.kinds['late']:,}"),
@@ -75,7 +75,7 @@ class Report:
                 "[development](development.md#the-simulated-business).", "",
                 *self.markdown_table(),
                 *_counted("What happened", "event", self.covered.events),
-                *_counted("Why lines were held at the end", "reason", self.covered.held),
+                *_counted("Why lines were held", "reason", self.covered.held),
             ]
         ) + "\n"  # fmt: skip
 
