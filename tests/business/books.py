@@ -50,6 +50,7 @@ class Decisions:
     paused          companies to which nothing may be delivered
     rules           charge type -> rules for its start and its end; as invoiced where there are none
     dated_offers    offers whose recurring lines are dated in each mode
+    agreement_rule  of several agreements the one in the line's "currency", or of its "cycle", if any fits
     """
 
     settings: dict[str, str]
@@ -62,6 +63,7 @@ class Decisions:
     paused: set[int] = field(default_factory=set)
     rules: dict[str, tuple[str, str]] = field(default_factory=dict)
     dated_offers: Collection[str] = ()
+    agreement_rule: str = ""
 
 
 @dataclass
@@ -90,7 +92,7 @@ class Agreement:
             record["currency"]["currencyCode"], bool(record["prorateFlag"]),
             MONTHS_OF.get(record["billingCycle"]["id"], 0),
             day("billStartDate") if record["invoicingCycle"] == "ContractYear" else None, day("billStartDate"),
-            day("nextInvoiceDate") if record.get("nextInvoiceDate") else date.max,
+            day("nextInvoiceDate") if record.get("nextInvoiceDate") else date.min,
         )  # fmt: skip
 
     def cycle(self, day: date) -> Span:
@@ -114,7 +116,7 @@ class Due:
     price: Decimal
     amount: Decimal
     words: tuple[str, ...]  # all of them stand in the description
-    period: str  # and this one, unless the line is on a persistent Addition
+    period: str | None  # and this one, unless the line is on a persistent Addition; None: a person worded it
 
 
 @dataclass(eq=False)
@@ -130,7 +132,9 @@ class Line:
     revision: int
     row: dict[str, Any]
     total: Decimal
+    content: tuple[Any, ...] = ()  # as AppXite had it when it was read
     is_removed: bool = False
+    amount: Decimal | None = None  # that ConnectWise would bill
     typed: dict[str, Any] = field(default_factory=dict)
     outcome: str = ""
     reasons: frozenset[str] = frozenset()
@@ -138,11 +142,6 @@ class Line:
     delivered: Due | None = None
     night: int = 0
     invoiced: Any = None  # ConnectWise's line, once it is invoiced
-
-    @property
-    def content(self) -> tuple[Any, ...]:
-        """What AppXite must change for the line to count as changed."""
-        return () if self.is_removed else content_of(self.row)
 
     def __str__(self) -> str:
         row = self.row
@@ -244,7 +243,7 @@ class Books:
                 known.setdefault(line.key, []).append(line)
         for key, row in staged.items():
             if key not in known:
-                self.lines.append(Line(invoice, key, 1, row, row["totalPrice"]))
+                self.lines.append(Line(invoice, key, 1, row, row["totalPrice"], content_of(row)))
             elif invoice.adds_up:
                 self._read_again(known[key], row)
         if invoice.adds_up:
@@ -268,13 +267,23 @@ class Books:
         first = revisions[0]
         if len(revisions) == 1 and not first.delivered:
             if first.content != content_of(row):
-                first.row, first.total = row, row["totalPrice"]
+                first.row, first.total, first.content = row, row["totalPrice"], content_of(row)
             return
         if revisions[-1].content != content_of(row):
             revisions = self._without_pending(revisions)
             if revisions[-1].content != content_of(row):
-                difference = row["totalPrice"] - sum(line.total for line in revisions)
-                self.lines.append(Line(first.invoice, first.key, revisions[-1].revision + 1, row, difference))
+                self._add_difference(revisions, row, row["totalPrice"] - sum(line.total for line in revisions))
+
+    def _add_difference(
+        self, revisions: list[Line], row: dict[str, Any], difference: Decimal, *, removed: bool = False
+    ) -> None:
+        """A further revision, of 1 or -1 times the difference."""
+        said = {**row, "quantity": Decimal(-1 if difference < 0 else 1), "unitPrice": abs(difference)}
+        if "changes_after_delivery" not in self.decisions.settings:
+            said = row
+        first, number = revisions[0], revisions[-1].revision + 1
+        content = () if removed else content_of(row)
+        self.lines.append(Line(first.invoice, first.key, number, said, difference, content, is_removed=removed))
 
     def _without_pending(self, revisions: list[Line]) -> list[Line]:
         """A difference that nobody has dealt with is made anew."""
@@ -286,6 +295,8 @@ class Books:
         self.lines = [line for line in self.lines if line not in lines]
 
     def _read_no_more(self, revisions: list[Line]) -> None:
+        if "changes_after_delivery" in self.decisions.settings and not revisions[-1].is_removed:
+            revisions = self._without_pending(revisions)
         total = sum((line.total for line in revisions), Decimal("0.00"))
         if not any(line.delivered for line in revisions):
             self._forget(revisions)
@@ -312,6 +323,9 @@ class Books:
         ]  # fmt: skip
         for line in self.open_lines(periods):
             self._decide(line, {one.id: one for one in agreements}, standing)
+        if self.decisions.settings.get("credits") == "hold":
+            for line in self._credits_beyond_charges(periods):
+                line.outcome, line.due, line.reasons = "held", None, line.reasons | {"credit_exceeds_charge"}
 
     def _decide(self, line: Line, agreements: dict[int, Agreement], standing: list[Line]) -> None:
         row, settings = line.row, self.decisions.settings
@@ -324,29 +338,32 @@ class Books:
             or (0 if row["offerId"] else self.decisions.default_products.get(row["chargeType"], 0))
         )
         line.due, line.reasons = None, frozenset()
+        quantity, price = self._price(line)
+        line.amount = None if price is None else cents(WIDE.multiply(quantity, price))
         if (
             line.typed.get("is_excluded")
             or state == EXCLUDED
             or (offer_state == EXCLUDED and not product)
             or (not line.total and settings["zero_amounts"] == "skip")
+            or (not line.total and line.revision > 1 and not self._waits_as_changed(line))
         ):
             line.outcome = "excluded"
             return
         candidates = [
             one for one in agreements.values() if one.company == company and one.type == DEFAULT_TYPE and one.is_active
         ]
+        candidates = self._ruled(row, candidates)
         chosen = line.typed.get("agreement_id") or self.decisions.contracts.get(row["contractId"])
         agreement = agreements[chosen] if chosen else candidates[0] if len(candidates) == 1 else None
-        quantity, price = self._price(line)
         reasons = {
             *self._reasons_of_the_line(line, standing),
             *([unclear] if unclear else []),
             *self._reasons_of_mapping(row, company, product),
-            *self._reasons_of_agreement(line, agreement, company, candidates),
+            *self._reasons_of_agreement(line, agreement, company, candidates, agreements),
         }
         if price is None:
             reasons.add("price_not_representable")
-        elif cents(quantity * price) < 0 and settings["negative_additions"] == "hold":
+        elif line.amount is not None and line.amount < 0 and settings["negative_additions"] == "hold":
             reasons.add("negative_amount")
         due = None
         if agreement is not None:
@@ -355,8 +372,19 @@ class Books:
                 reasons.add("before_bill_start")
             if due.is_late and settings["late_lines"] == "hold":
                 reasons.add("late_line")
+            if due.cancelled > due.cycle.end or due.cancelled < due.effective:
+                reasons.add("typed_dates_not_usable")
         line.reasons, line.outcome = frozenset(reasons), "held" if reasons else "awaiting approval"
         line.due = None if reasons else due
+
+    def _ruled(self, row: dict[str, Any], candidates: list[Agreement]) -> list[Agreement]:
+        """Those that the agreement rule leaves; all of them, where it fits none."""
+        months = row["billingFrequency"].removeprefix("Every ").removesuffix(" months")
+        fitting = {
+            "currency": [one for one in candidates if one.currency == row["currency"]],
+            "cycle": [one for one in candidates if str(one.months) == months],
+        }.get(self.decisions.agreement_rule)
+        return fitting or candidates
 
     def _company(self, line: Line, company: int) -> tuple[int, str]:
         """The company of an approved organization, or 0 and why there is none."""
@@ -369,6 +397,72 @@ class Books:
             return claiming.pop(), ""
         return 0, "company_ambiguous" if claiming else "company_unclaimed"
 
+    # -- credits -------------------------------------------------------------------------------------------------
+
+    def _credits_beyond_charges(self, periods: Collection[date] | None) -> list[Line]:
+        """Credits that do not fit into what was charged for the same thing and time, oldest first."""
+        waiting = [
+            line for line in self.open_lines(periods)
+            if line.revision == 1 and line.outcome != "excluded" and self._billed(line) < 0
+        ]  # fmt: skip
+        order = {line: number for number, line in enumerate(self.lines)}
+        beyond = []
+        for account in {self._account(line) for line in waiting}:
+            kept = [line for line in self.lines if self._belongs_to(line, account) and self._counts(line)]
+            for island in self._islands(kept):
+                charged = sum((self._billed(line) for line in island if self._billed(line) > 0), Decimal(0))
+                credited = Decimal(0)
+                for line in sorted(island, key=lambda one: (not one.delivered, one.row["invoiceDate"], order[one])):
+                    if self._billed(line) < 0:
+                        credited -= self._billed(line)
+                        if credited > charged and line in waiting and self._account(line) == account:
+                            beyond.append(line)
+        return beyond
+
+    def _billed(self, line: Line) -> Decimal:
+        return line.delivered.amount if line.delivered else line.total if line.amount is None else line.amount
+
+    def _account(self, line: Line) -> tuple[Any, ...]:
+        """What a credit is compared with: a subscription; else an offer; else, and if typed by the seller, all."""
+        row = line.row
+        is_typed = row["chargeType"] == "UserCorrection"
+        subscription = None if is_typed else row["subscriptionId"]
+        offer = None if is_typed or subscription else row["offerId"]
+        return (line.invoice.organization, row["currency"], subscription, offer)
+
+    def _belongs_to(self, line: Line, account: tuple[Any, ...]) -> bool:
+        organization, currency, subscription, offer = account
+        row = line.row
+        return (
+            line.revision == 1
+            and (line.invoice.organization, row["currency"]) == (organization, currency)
+            and subscription in (None, row["subscriptionId"])
+            and offer in (None, row["offerId"])
+        )
+
+    def _counts(self, line: Line) -> bool:
+        """Charges that are billed or about to be; credits unless they are excluded or withdrawn."""
+        if line.delivered or not self._billed(line):
+            return bool(line.delivered and self._billed(line))
+        if self._billed(line) > 0:
+            return line.outcome == "awaiting approval"
+        return line.outcome != "excluded" and not line.invoice.is_withdrawn
+
+    def _islands(self, lines: list[Line]) -> Iterator[list[Line]]:
+        """Lines whose charge periods overlap, directly or through others."""
+        island: list[Line] = []
+        end = ""
+        for line in sorted(lines, key=lambda one: (one.row["chargeStartDate"], one.row["chargeEndDate"])):
+            if island and line.row["chargeStartDate"] > end:
+                yield island
+                island, end = [], ""
+            island.append(line)
+            end = max(end, line.row["chargeEndDate"], line.row["chargeStartDate"])
+        if island:
+            yield island
+
+    # -- reasons -------------------------------------------------------------------------------------------------
+
     def _reasons_of_the_line(self, line: Line, standing: list[Line]) -> Iterator[str]:
         invoice, row = line.invoice, line.row
         if not invoice.adds_up:
@@ -377,7 +471,7 @@ class Books:
             yield "invoice_withdrawn"
         elif any(self._stands_for(old, line) for old in standing):
             yield "delivered_on_withdrawn_invoice"
-        if line.revision > 1 or any(one.invoice is invoice and one.is_removed and one.total for one in self.lines):
+        if self._waits_as_changed(line):
             yield "changed_after_delivery"
         if row["currency"] != invoice.currency:
             yield "currency_differs_from_invoice"
@@ -386,6 +480,35 @@ class Books:
         # A typed start alone does not say when the charge ends.
         if row["chargeEndDate"] < row["chargeStartDate"]:
             yield "dates_missing"
+
+    def _delivers_changes(self) -> bool:
+        return self.decisions.settings.get("changes_after_delivery") == "next_open_cycle"
+
+    def _waits_as_changed(self, line: Line) -> bool:
+        """A difference waits for a person, and what may stand for a removed line until that one is taken back."""
+        if line.revision == 1:
+            return any(
+                one.invoice is line.invoice and one.is_removed and one.total
+                and not (one.delivered and self._delivers_changes())
+                for one in self.lines
+            )  # fmt: skip
+        return not self._delivers_changes() or not self._corrects_what_is_billed(line)
+
+    def _corrects_what_is_billed(self, line: Line) -> bool:
+        """Whether all that a difference corrects is delivered as AppXite said then, to the same customer."""
+        state, own = self.decisions.organizations.get(line.invoice.organization, (None, 0))
+        company = self._company(line, own)[0] if state == APPROVED else 0
+        for earlier in self.lines:
+            if earlier.invoice is line.invoice and earlier.key == line.key and earlier.revision < line.revision:
+                due = earlier.delivered
+                if due is None:
+                    if not earlier.typed.get("is_excluded"):
+                        return False
+                elif (due.amount, earlier.row["currency"], due.company) != (
+                    earlier.total, line.row["currency"], company
+                ):  # fmt: skip
+                    return False
+        return True
 
     def _stands_for(self, old: Line, new: Line) -> bool:
         """The same charge, on an invoice that AppXite withdrew."""
@@ -415,13 +538,17 @@ class Books:
                 yield "product_not_usable"
 
     def _reasons_of_agreement(
-        self, line: Line, agreement: Agreement | None, company: int, candidates: list[Agreement]
-    ) -> Iterator[str]:
+        self, line: Line, agreement: Agreement | None, company: int, candidates: list[Agreement],
+        agreements: dict[int, Agreement],
+    ) -> Iterator[str]:  # fmt: skip
         if agreement is None:
             if len(candidates) > 1:
                 yield "ambiguous_agreement"
             elif company:
-                yield "no_agreement"
+                currency = self.sandbox.store.records("company")[company]["currency"]["currencyCode"]
+                has_none = not any(one.company == company and one.type == DEFAULT_TYPE for one in agreements.values())
+                is_created = self.decisions.settings.get("create_agreements") == "on" and has_none
+                yield "agreement_to_create" if is_created and currency == line.row["currency"] else "no_agreement"
             return
         if not agreement.is_active or agreement.company != company:
             yield "agreement_not_usable"
@@ -459,13 +586,13 @@ class Books:
     def _due(
         self, line: Line, agreement: Agreement, company: int, product: int, quantity: Decimal, price: Decimal
     ) -> Due:
-        row, typed = line.row, line.typed
+        row, typed, settings = line.row, line.typed, self.decisions.settings
         start, end = (date.fromisoformat(row[name]) for name in ("chargeStartDate", "chargeEndDate"))
         rules = self.decisions.rules.get(row["chargeType"], ("as_invoiced", "as_invoiced"))
         ruled = [
             by_rule(rule, day, line.row, agreement.next_invoice) for rule, day in zip(rules, (start, end), strict=True)
         ]
-        begins, ends = typed.get("effective_date", ruled[0]), ruled[1]
+        begins, ends = typed.get("effective_date", ruled[0]), typed.get("cancelled_date")
         is_late = begins < agreement.next_invoice and agreement.cycle(begins).start < agreement.next_invoice
         effective = agreement.next_invoice if is_late else begins
         bill_start = agreement.bill_start
@@ -473,22 +600,30 @@ class Books:
             effective = bill_start
         cycle = agreement.cycle(effective)
         months = row["billingFrequency"].removeprefix("Every ").removesuffix(" months")
-        words: tuple[str, ...] = (typed["invoice_description"],) if "invoice_description" in typed else (
-            " ".join(row["subscriptionName"].split("\t")), DISPLAY_NAMES.get(row["chargeType"], ""),
-        )  # fmt: skip
+        template = settings.get("description_template", "{subscription} {charge_type}")
+        words = (
+            *([" ".join(row["subscriptionName"].split())] if "{subscription}" in template else []),
+            *([DISPLAY_NAMES.get(row["chargeType"], "")] if "{charge_type}" in template else []),
+        )
+        if "invoice_description" in typed:
+            words = (typed["invoice_description"],)
         return Due(
             agreement, company, product, cycle, is_late,
             may_persist=(
                 row["chargeType"] in RECURRING and not is_late
-                and self.decisions.settings["recurring_mode"] == "persistent"
+                and settings["recurring_mode"] == "persistent"
                 and row["subscriptionId"] is not None and months == str(agreement.months)
-                and "effective_date" not in typed
+                and not {"effective_date", "cancelled_date"} & typed.keys() and line.revision == 1
                 and row["offerId"] not in self.decisions.dated_offers
             ),
             effective=effective,
-            cancelled=cycle.end if is_late else min(max(ends, effective), cycle.end),
+            # What a person typed is not corrected.
+            cancelled=(
+                cycle.end if is_late and (ends is None or ends < effective)
+                else min(max(ruled[1], effective), cycle.end) if ends is None else ends
+            ),
             quantity=quantity, price=price, amount=cents(WIDE.multiply(quantity, price)), words=words,
-            period="" if "invoice_description" in typed else f"{start} to {end}",
+            period=None if "invoice_description" in typed else f"{start} to {end}",
         )  # fmt: skip
 
     # -- deliver -------------------------------------------------------------------------------------------------

@@ -24,8 +24,9 @@ from billing_sync.migrate import migrate
 from billing_sync.pauses import end_pause, pause
 from billing_sync.plan import approve_plan, plan_of_run
 from billing_sync.run import nightly_periods
+from billing_sync.settings import PARSERS
 from business.books import Agreement, Books, Decisions, Line
-from business.dates import DAY, later
+from business.dates import DAY, cycle_with, later
 from business.program import END, MONTHS, SOLD, SPLIT_CUSTOMERS, START, Event, Program
 from business.seller import Seller
 from local_stack.postgres import Postgres
@@ -134,7 +135,11 @@ class Player:
         self.products = {one["offer_id"]: int(one["product_id"]) for one in csv_of(self.sandbox, "offers")}
         self.seller = Seller(self.sandbox, program.customers, self.organizations)
         self.decisions = Decisions(
-            {**program.settings, "recurring_mode": program.mode},
+            {
+                **{key: value for key, value in program.settings.items() if key in PARSERS},
+                "recurring_mode": program.mode,
+            },
+            agreement_rule=program.agreement_rule,
             rules=program.rules,
             dated_offers=program.dated_offers,
             variants={variant: self.products[offer] for variant, offer in program.variants.items()},
@@ -185,10 +190,14 @@ class Player:
             }
             for agreement_id in self._agreements_in(*self._companies(number)):
                 self._save_agreement(number, agreement_id, **values)
+            if not customer.has_agreement:
+                store = self.sandbox.store
+                store.delete("agreement", store.records("agreement")[self.agreements[number]])
+                self.agreements[number] = 0
         self.pipeline.set(
             environment="tests", default_agreement_type="Cloud Subscriptions", settle_seconds="0",
             bound_customer_factor="off", bound_fewer_invoices_percent="off", bound_removed_lines="off",
-            bound_amount_per_line="off", requests_per_minute="100000",
+            bound_amount_per_line="off", bound_new_agreements="off", requests_per_minute="100000",
             **self.decisions.settings,
         )  # fmt: skip
         self.sandbox.change_settings(requests_per_minute=100_000)
@@ -200,6 +209,12 @@ class Player:
                 self.decisions.organizations[self._organization(number)] = ("approved", self._company(number))
         self._import("organizations", self.decisions.organizations)
         self._import("offers", self.decisions.offers)
+        if self.program.agreement_rule:
+            column = {"currency": "currency", "cycle": "billing_cycle"}[self.program.agreement_rule]
+            self.pipeline.connection.execute(
+                f"insert into mapping.agreement_rule (agreement_rule, position, agreement_type, {column})"
+                " values ('of several', 1, 'Cloud Subscriptions', 'line')"
+            )
         for charge_type, (start, end) in self.program.rules.items():
             self.pipeline.connection.execute(
                 "update billing.charge_type set charge_start_rule = %s, charge_end_rule = %s where charge_type = %s",
@@ -254,8 +269,9 @@ class Player:
         """As a person in ConnectWise, who may change anything."""
         store = self.sandbox.store
         with store.transaction():
-            before = store.records("agreement")[agreement_id or self.agreements[number]]
-            store.save("agreement", {**before, **changes})
+            before = store.records("agreement").get(agreement_id or self.agreements[number])
+            if before:
+                store.save("agreement", {**before, **changes})
 
     def _currency(self, code: str) -> dict[str, Any]:
         from sandbox.connectwise import currency_reference
@@ -276,8 +292,13 @@ class Player:
         self.pipeline.finish(run_id)
         self.books.read(periods)
         scope = None if kind == "nightly" else periods
+        waiting = [line for line in self.books.lines if "agreement_to_create" in line.reasons]
         self.books.decide(scope)
+        if too_late := [line for line in waiting if "before_bill_start" in line.reasons]:
+            raise Wrong(self.day, f"the agreement created for it begins too late: {too_late[0]}")
         lines = self.books.open_lines(scope)
+        for number, known in enumerate(self.agreements):
+            self.agreements[number] = known or next(iter(self._agreements_in(self._company(number))), 0)
         self.last_run, self.is_decided_anew = (run_id, lines), False
         if self.decisions.settings["automated_daily_sync"] == "on":
             self._delivered(lines)
@@ -311,6 +332,8 @@ class Player:
 
     def _map_contract(self, number: int) -> None:
         """To the customer's first agreement."""
+        if not self.agreements[number]:
+            return
         contract = self.seller.accounts[number].contract_id
         self.decisions.contracts[contract] = self.agreements[number]
         rows = [
@@ -363,7 +386,10 @@ class Player:
         """A person types a value for an open line, or excludes it."""
         organization = self._organization(number)
         chosen = [one for one in self.books.open_lines() if one.invoice.organization == organization]
-        if not chosen:
+        # What a typed end means is said since there are credits in the settings.
+        if not chosen or (column == "cancelled_date" and "credits" not in PARSERS):
+            return
+        if column == "agreement_id" and not self.agreements[number]:
             return
         one = chosen[line % len(chosen)]
         typed: Any = {
@@ -371,6 +397,7 @@ class Player:
             "unit_price": Decimal(value) / 4,
             "quantity": Decimal(value),
             "effective_date": self.day + timedelta(days=value - 20),
+            "cancelled_date": self.day + timedelta(days=value - 10),
             "invoice_description": f"Agreed with the customer, {value}",
             "product_id": self.products[SOLD[value % len(SOLD)]],
             "agreement_id": self.agreements[number],
@@ -445,11 +472,22 @@ class Player:
         self._close(self.agreements[number])
         self._save_agreement(number, currency=self._currency(currency))
 
-    def _second_agreement(self, number: int) -> None:
-        store = self.sandbox.store
+    def _second_agreement(self, number: int, differs: str) -> None:
+        """Another one of the same type, which may differ in currency or cycle."""
+        store, customer = self.sandbox.store, self.program.customers[number]
+        if not self.agreements[number]:
+            return
         with store.transaction():
             first = store.records("agreement")[self.agreements[number]]
-            store.save("agreement", {**first, "id": store.next_id("agreement", 1001), "name": f"Second {number}"})
+            other = {**first, "id": store.next_id("agreement", 1001), "name": f"Second {number}"}
+            if differs == "currency":
+                other["currency"] = self._currency("USD" if customer.currency == "EUR" else "EUR")
+            elif differs == "cycle":
+                months = 3 if customer.months == 1 else 1
+                billing_cycle, name = BILLING_CYCLES[months]
+                other["billingCycle"] = {"id": billing_cycle, "name": name}
+                other["nextInvoiceDate"] = f"{cycle_with(self.day, months, customer.anchor).start}T00:00:00Z"
+            store.save("agreement", other)
 
     def _end_second(self, number: int) -> None:
         for agreement_id in self._agreements_in(self._company(number)):
@@ -537,19 +575,17 @@ class Player:
     def _fits(self, line: Line, shown: dict[str, Any], addition: dict[str, Any]) -> bool:
         due = line.delivered
         assert due is not None
+        if addition["taxableFlag"] != (self.decisions.settings.get("taxable") != "off"):
+            return False
         if shown["amount"] != due.amount or shown["quantity"] != due.quantity or shown["unitPrice"] != due.price:
             return False
         if addition["product"]["id"] != due.product or not all(words in shown["description"] for words in due.words):
             return False
         begins, ends = (date.fromisoformat(addition[name][:10]) for name in ("effectiveDate", "cancelledDate"))
-        if begins == due.effective and ends == due.cancelled and due.period in shown["description"]:
+        is_said = due.period is not None and due.period in shown["description"]
+        if begins == due.effective and ends == due.cancelled and (is_said or due.period is None):
             return True
-        return (
-            due.may_persist
-            and due.period not in shown["description"]
-            and begins <= due.effective
-            and ends >= due.cycle.end
-        )
+        return due.may_persist and not is_said and begins <= due.effective and ends >= due.cycle.end
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -573,51 +609,52 @@ class Player:
         if left := [line for line in self.books.lines if line.delivered and line.invoiced is None]:
             raise Wrong(self.day, f"never invoiced: {left[0]}")
         self._check_persistence()
+        self._check_additions()
         self._check_sums()
         self._count()
 
     def _check_persistence(self) -> None:
-        """Lines of a subscription in following cycles share an Addition; it ends with the last one."""
+        """Lines of a subscription in following cycles share an Addition, one line in each cycle."""
         by_cycle: dict[tuple[Any, ...], Line] = {}
-        first: dict[int, date] = {}
-        last: dict[int, date] = {}
         for line in self.books.lines:
-            if line.delivered:
-                last[line.invoiced["additionId"]] = max(
-                    last.get(line.invoiced["additionId"], date.min), line.delivered.cycle.end
-                )
-                if line.delivered.may_persist and line.delivered.period not in line.invoiced["description"]:
-                    place = (line.row["subscriptionId"], line.delivered.agreement.id)
-                    if (*place, line.delivered.cycle.start) in by_cycle:
-                        raise Wrong(self.day, f"two persistent lines in one cycle: {line}")
-                    by_cycle[*place, line.delivered.cycle.start] = line
-        for (subscription, agreement_id, start), line in by_cycle.items():
-            before = next(
-                (one for (name, place, _), one in by_cycle.items()
-                 if (name, place) == (subscription, agreement_id) and one.delivered.cycle.end + DAY == start), None,
-            )  # fmt: skip
+            if line.delivered and self._persists(line):
+                place = (line.row["subscriptionId"], line.delivered.agreement.id, line.delivered.cycle.start)
+                if place in by_cycle:
+                    raise Wrong(self.day, f"two persistent lines in one cycle: {line}")
+                by_cycle[place] = line
+        by_end = {(*place[:2], line.delivered.cycle.end + DAY): line for place, line in by_cycle.items()}
+        for place, line in by_cycle.items():
+            before = by_end.get(place)
             if before and before.night <= line.night and self._is_same(before, line):
                 self.covered.kinds["prolonged"] += 1
                 if before.invoiced["additionId"] != line.invoiced["additionId"]:
                     raise Wrong(self.day, f"{line} is not on the Addition of the cycle before: {before}")
-        ours = {one["id"]: one for one in self.sandbox.additions() if is_ours(one["marker"])}
-        for line in sorted(by_cycle.values(), key=lambda one: one.delivered.cycle.start, reverse=True):
-            first[line.invoiced["additionId"]] = line.delivered.effective
-        for addition_id, day in first.items():
-            if ours[addition_id]["effectiveDate"][:10] != day.isoformat():
-                raise Wrong(self.day, f"Addition {addition_id} begins {ours[addition_id]['effectiveDate']}, not {day}")
-        for addition_id, day in last.items():
-            if date.fromisoformat(ours[addition_id]["cancelledDate"][:10]) > day:
+
+    def _persists(self, line: Line) -> bool:
+        """Whether a line is on a persistent Addition; where a person typed the description, that cannot be told."""
+        due = line.delivered
+        return due.may_persist and due.period is not None and due.period not in line.invoiced["description"]
+
+    def _check_additions(self) -> None:
+        """An Addition begins with its first line and ends with its last one, and none bills without a line."""
+        carried: dict[int, list[Line]] = {}
+        for line in self.books.lines:
+            if line.delivered:
+                carried.setdefault(line.invoiced["additionId"], []).append(line)
+        for addition in self.sandbox.additions():
+            lines = sorted(carried.get(addition["id"], []), key=lambda one: one.delivered.cycle)
+            if not is_ours(addition["marker"]):
+                continue
+            if not lines and addition["billCustomer"] == "Billable" and addition["extPrice"]:
+                raise Wrong(self.day, f"an Addition that carries no line: {addition}")
+            if lines and date.fromisoformat(addition["cancelledDate"][:10]) > lines[-1].delivered.cycle.end:
                 raise Wrong(
-                    self.day,
-                    f"Addition {addition_id} bills until {ours[addition_id]['cancelledDate']}, paid for until {day}",
+                    self.day, f"Addition {addition['id']} bills {_dates(addition)}, its last line is {lines[-1]}"
                 )
-        if idle := [
-            one
-            for one in ours.values()
-            if one["id"] not in last and one["billCustomer"] == "Billable" and one["extPrice"]
-        ]:
-            raise Wrong(self.day, f"Additions that carry no line: {idle[:2]}")
+            if lines and addition["effectiveDate"][:10] != f"{lines[0].delivered.effective}":
+                raise Wrong(
+                    self.day, f"Addition {addition['id']} bills {_dates(addition)}, its first line is {lines[0]}"
+                )
 
     def _is_same(self, before: Line, line: Line) -> bool:
         mine, theirs = before.invoiced, line.invoiced

@@ -29,6 +29,11 @@ DATE_RULES = (
     "last_day_of_invoice_month", "first_day_of_next_month", "last_day_of_next_month", "invoice_date",
     "next_invoice_date",
 )  # fmt: skip
+TEMPLATES = (
+    "{subscription} - {charge_type} - {period} - {quantity_and_price}",
+    "{charge_type}: {subscription} ({period})",
+    "{subscription}, {period}",
+)
 SOLD = MONTHLY + YEARLY + QUARTERLY + USAGE + ONE_TIME + ITEM
 
 
@@ -64,6 +69,7 @@ class Customer:
     billing_day: int
     prorates: bool
     is_mapped: bool
+    has_agreement: bool
 
     def cycle(self, day: date) -> Any:
         """ConnectWise's cycle that holds a day."""
@@ -80,6 +86,7 @@ class Program:
     rules: dict[str, tuple[str, str]]  # charge type -> rules for start and end, where they are not "as invoiced"
     unmapped_offers: tuple[str, ...]
     dated_offers: tuple[str, ...]  # in persistent mode these are dated all the same
+    agreement_rule: str  # of a company's agreements take the one in the line's "currency" or of its "cycle"; or no rule
     custom_offer: str  # custom charges without an offer become the product of this one; empty: they have no product
     variants: dict[tuple[str, str], str]  # offer and billing frequency -> the offer whose product they become instead
     customers: tuple[Customer, ...]
@@ -92,6 +99,7 @@ class Program:
     def __str__(self) -> str:
         lines = [f"seed {self.seed}, mode {self.mode}, {self.settings}, rules {self.rules}"]
         lines += [f"not mapped at first: {self.unmapped_offers}, always dated: {self.dated_offers}"]
+        lines += [f"agreement rule: {self.agreement_rule or 'none'}"]
         lines += [f"custom charges become {self.custom_offer or 'nothing'}, variants {self.variants}"]
         lines += [f"customer {number}: {customer}" for number, customer in enumerate(self.customers)]
         return "\n".join([*lines, *map(str, self.events)])
@@ -116,6 +124,7 @@ class Writer:
         customers = tuple(self._customer(number) for number in range(self.chance.randrange(3, 6)))
         rules = self._rules() if self._happens(0.35) else {}
         dated = tuple(self.chance.sample(SOLD, 3)) if self._happens(0.3) else ()
+        agreement_rule = self.chance.choice(["", "", "currency", "cycle"])
         custom_offer = self.chance.choice(["", *ITEM])
         variants = {(offer, "Every 1 months"): self.chance.choice(MONTHLY) for offer in self.chance.sample(MONTHLY, 4)}
         if self._happens(0.7):
@@ -137,7 +146,17 @@ class Writer:
         order = {"invoice": self.chance.choice([0, 9]), "night": 5}
         events = sorted(self.events, key=lambda event: (event.day, order.get(event.what, 4)))
         return Program(
-            self.seed, self.mode, settings, rules, unmapped, dated, custom_offer, variants, customers, tuple(events)
+            self.seed,
+            self.mode,
+            settings,
+            rules,
+            unmapped,
+            dated,
+            agreement_rule,
+            custom_offer,
+            variants,
+            customers,
+            tuple(events),
         )
 
     def _happens(self, share: float) -> bool:
@@ -161,6 +180,11 @@ class Writer:
             "marker_carrier": pick(["serial_number"] * 3 + ["description"]),
             "lookback_months": pick(["2", "2", "3"]),
             "automated_daily_sync": pick(["on"] * 4 + ["off"]),
+            "create_agreements": pick(["on", "on", "off"]),
+            "credits": pick(["hold", "send"]),
+            "changes_after_delivery": pick(["hold", "hold", "next_open_cycle", "next_open_cycle"]),
+            "taxable": pick(["product", "product", "on", "off"]),
+            "description_template": pick(TEMPLATES),
         }
 
     def _rules(self) -> dict[str, tuple[str, str]]:
@@ -196,6 +220,7 @@ class Writer:
             billing_day=pick([1, 1, 1, 10, 15, 28]),
             prorates=self._happens(0.12),
             is_mapped=is_mapped,
+            has_agreement=self._happens(0.88),
         )
 
     # -- what they buy -------------------------------------------------------------------------------------------
@@ -333,6 +358,7 @@ class Writer:
         if customer.prorates and self._happens(0.8):
             self._add(self._day(10, 120), "prorate", number, is_on=False)
         other = "USD" if customer.currency == "EUR" else "EUR"
+        differs = self.chance.choice(["nothing", "currency", "cycle"])
         self._for_a_while(0.12, ("prorate", {"is_on": True}), ("prorate", {"is_on": False}), number)
         self._for_a_while(
             0.12,
@@ -340,7 +366,7 @@ class Writer:
             ("agreement_currency", {"currency": customer.currency}),
             number,
         )
-        self._for_a_while(0.12, ("second_agreement", {}), ("end_second", {}), number, "map_contract")
+        self._for_a_while(0.12, ("second_agreement", {"differs": differs}), ("end_second", {}), number, "map_contract")
         self._for_a_while(0.10, ("cancel_agreement", {}), ("restore_agreement", {}), number)
         self._for_a_while(0.10, ("pause", {}), ("end_pause", {}), number)
         inactive, active = ({"status": status} for status in ("Inactive", "Active"))
