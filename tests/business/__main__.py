@@ -51,7 +51,7 @@ def main(
     logging.disable(logging.CRITICAL)
     if mutations:
         chosen = [one for one in MUTATIONS if only in one.name]
-        raise typer.Exit(hunt(chosen, seeds, console.print))
+        raise typer.Exit(1 if hunt(chosen, seeds, workers, console.print) else 0)
     numbers = [seed] if seed is not None else list(range(1, seeds + 1))
     tasks = [(number, one) for number in numbers for one in MODES if mode in ("", one)]
     with base() as (prepared, directory):

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -158,13 +159,17 @@ def hunt_one(mutation: Mutation, seeds: int) -> Hunted:
     return Hunted(mutation, False, f"broke: {(answer.stderr or answer.stdout).strip()[-400:]}", seconds)
 
 
-def hunt(mutations: Sequence[Mutation], seeds: int, say: Callable[[str], None]) -> int:
-    """Hunt each mutation; how many were not found."""
+def hunt(mutations: Sequence[Mutation], seeds: int, workers: int, say: Callable[[str], None]) -> int:
+    """Hunt each mutation, several at a time; how many were not found."""
     missed = 0
-    for number, mutation in enumerate(mutations, 1):
-        hunted = hunt_one(mutation, seeds)
-        missed += not hunted.is_found
-        word = "found" if hunted.is_found else "NOT FOUND"
-        say(f"{number} of {len(mutations)}: {mutation.name}: {word}, {hunted.words[:160]} ({hunted.seconds:.0f} s)")
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(hunt_one, mutation, seeds) for mutation in mutations]
+        for number, job in enumerate(as_completed(jobs), 1):
+            hunted = job.result()
+            missed += not hunted.is_found
+            word = "found" if hunted.is_found else "NOT FOUND"
+            say(
+                f"{number} of {len(jobs)}: {hunted.mutation.name}: {word}, {hunted.words[:150]} ({hunted.seconds:.0f} s)"
+            )
     say(f"{len(mutations) - missed} of {len(mutations)} mutations found")
     return missed

@@ -377,7 +377,7 @@ class Writer:
         if number < SPLIT_CUSTOMERS:
             by = self.chance.choice(["offer", "subscription", "contract"])
             self._for_a_while(0.2, ("split", {"by": by, "part": self.chance.randrange(1, 4)}), ("unite", {}), number)
-        if self._happens(0.1):
+        if self._happens(0.06):
             self._add(self._day(60, 300), "bill_currency", number, currency=other)
         if self._happens(0.4):
             self._add(self._day(), self.chance.choice(["rename_company", "rename_organization"]), number)

@@ -22,7 +22,7 @@ from local_stack.postgres import Postgres
 from local_stack.settings import ROOT
 
 SEED = random.SystemRandom().randrange(1000, 10**6)
-QUICK_MUTATIONS = ("cut instead of rounding", "bill on an agreement that prorates", "never prolong")
+QUICK_MUTATIONS = ("cut instead of rounding", "a late line begins a day late")
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,9 @@ def world(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.mark.timeout(600)  # about 10 seconds on an idle machine
 @pytest.mark.parametrize("mode", ["persistent", "dated"])
-@pytest.mark.parametrize("seed", [1, SEED])
-def test_customers_are_invoiced_what_the_rules_say(world: tuple[Prepared, Path], seed: int, mode: str) -> None:
-    covered = play(*world, write(seed, mode))
-    assert covered.lines > 20
+def test_customers_are_invoiced_what_the_rules_say(world: tuple[Prepared, Path], mode: str) -> None:
+    covered = play(*world, write(SEED, mode))
+    assert covered.lines > 10, SEED
     assert covered.outcomes["awaiting approval"] == 0
 
 
