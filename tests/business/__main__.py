@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -49,6 +50,7 @@ def main(
 ) -> None:
     """Run a business for 15 months, and compare what customers are invoiced with the rules, to the cent."""
     logging.disable(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped, too
     if mutations:
         chosen = [one for one in MUTATIONS if only in one.name]
         raise typer.Exit(1 if hunt(chosen, seeds, workers, console.print) else 0)

@@ -366,7 +366,8 @@ class Books:
         elif line.amount is not None and line.amount < 0 and settings["negative_additions"] == "hold":
             reasons.add("negative_amount")
         due = None
-        if agreement is not None:
+        # Of a charge type that nobody knows, nobody knows when it begins.
+        if agreement is not None and (row["chargeType"] in DISPLAY_NAMES or "effective_date" in line.typed):
             due = self._due(line, agreement, company, product, quantity, price if price is not None else Decimal(0))
             if due.effective < agreement.bill_start:
                 reasons.add("before_bill_start")
