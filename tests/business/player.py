@@ -289,7 +289,6 @@ class Player:
     def _run(self, kind: str, periods: list[date]) -> None:
         self.sandbox.change_settings(today=self.day.isoformat())
         run_id = self.pipeline.plan(kind, periods)
-        self.pipeline.finish(run_id)
         self.books.read(periods)
         scope = None if kind == "nightly" else periods
         waiting = [line for line in self.books.lines if "agreement_to_create" in line.reasons]
@@ -297,6 +296,7 @@ class Player:
         if too_late := [line for line in waiting if "before_bill_start" in line.reasons]:
             raise Wrong(self.day, f"the agreement created for it begins too late: {too_late[0]}")
         lines = self.books.open_lines(scope)
+        self.pipeline.finish(run_id)
         for number, known in enumerate(self.agreements):
             self.agreements[number] = known or next(iter(self._agreements_in(self._company(number))), 0)
         self.last_run, self.is_decided_anew = (run_id, lines), False
