@@ -446,7 +446,8 @@ class Books:
         if line.delivered or not self._billed(line):
             return bool(line.delivered and self._billed(line))
         if self._billed(line) > 0:
-            return line.outcome == "awaiting approval"
+            # One whose agreement comes with this plan waits together with its credits.
+            return line.outcome == "awaiting approval" or line.reasons == {"agreement_to_create"}
         return line.outcome != "excluded" and not line.invoice.is_withdrawn
 
     def _islands(self, lines: list[Line]) -> Iterator[list[Line]]:

@@ -102,10 +102,13 @@ MUTATIONS = (
     # Money
     Mutation("round half towards zero", FUNCTIONS, "select round(quantity * unit_price, 2)", "select sign(quantity * unit_price) * ceil(abs(quantity * unit_price) * 100 - 0.5) / 100"),
     Mutation("cut instead of rounding", FUNCTIONS, "select round(quantity * unit_price, 2)", "select trunc(quantity * unit_price, 2)"),
-    Mutation("swap quantity for one", RULES, "case when is_one_unit then 1 else wanted_quantity end", "1"),
+    Mutation("swap quantity for one", RULES, "case when sent.is_one_unit then 1 else sent.wanted_quantity end", "1"),
     Mutation("ignore a typed quantity", RULES, "coalesce(typed_quantity, quantity) as wanted_quantity,", "quantity as wanted_quantity,", types("quantity")),
     Mutation("ignore a typed price", RULES, "                typed_unit_price,\n                billing.unit_price_for(", "                billing.unit_price_for(", types("unit_price")),
     Mutation("ignore a chosen product", MAP, "            override.product_id,\n", "            null,\n", types("product_id")),
+    Mutation("credit more than was charged", "sql/billing/bound_credits.sql", "summed.credited > summed.charged\n", "false\n", is_set(credits="hold")),
+    Mutation("tax what shall not be taxed", RULES, "when 'on' then true when 'off' then false end as taxable_flag", "when 'on' then true end as taxable_flag", is_set(taxable="off")),
+    Mutation("leave out the charge period", RULES, "case when not can_be_persistent and charge_start_date is not null then", "case when false then"),
     # Persistent Additions
     Mutation("prolong over a gap", GROUP, "and ledger.last_cycle_end + 1 = founded.group_start", "and ledger.last_cycle_end < founded.group_start", persists),
     Mutation("change an open cycle in place", GROUP, "(ledger.last_cycle_end < founded.next_invoice_date and ledger.is_proven)", "true", persists),
