@@ -109,6 +109,7 @@ def test_the_recurring_mode_of_a_variant_wins_over_the_offers_and_the_setting(wo
 
 
 def test_a_default_product_delivers_custom_charges_without_offer(world: World) -> None:
+    world.setting("credits", "send")
     customer = world.customer()
     custom = monthly(MAY, offer_id=None, subscription_id=None, charge_type="UserCorrection", unit_price=-3)
     invoice = world.invoice(customer, custom)
