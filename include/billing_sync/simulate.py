@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -28,7 +28,7 @@ from rich.table import Table
 
 from billing_sync.agreement_rules import import_agreement_rules, read_agreement_rules_file
 from billing_sync.db import Connection, connect, run_sql_file
-from billing_sync.decide import LOAD_INVOICES, STEPS
+from billing_sync.decide import STEPS
 from billing_sync.errors import ConfigurationError
 from billing_sync.mappings import import_mappings, read_mapping_file
 from billing_sync.migrate import migrate, pending
@@ -39,9 +39,10 @@ from billing_sync.settings import PARSERS, set_setting
 
 log = logging.getLogger(__name__)
 
-DECISIONS = tuple(step for step in STEPS if step.startswith("billing/") and step != LOAD_INVOICES)
+# What is loaded from staging is copied instead.
+DECISIONS = tuple(step for step in STEPS if step.startswith("billing/") and not step.startswith("billing/load_"))
 MAINTENANCE_DATABASE = "postgres"
-HISTORY_MONTHS = 12  # customer_total_unusual compares with earlier periods
+HISTORY_MONTHS = 12  # totals are compared with earlier periods, and credits with earlier charges
 RESULTS = ("billing.line_decision", "billing.held_reason")
 # Of delivery, extraction and plans: they decide nothing about a line that is loaded.
 NOT_SIMULATED = (
@@ -295,10 +296,12 @@ def _snapshot_of(dsn: str) -> Iterator[Connection]:
 
 
 def _copy_tables(real: Connection, scratch: Connection, first: date, last: date) -> None:
-    """Copy what decides: mappings, reference data, settings, rules, typed values; invoices and lines. No ledger."""
-    known_from = date(
-        first.year + (first.month - 1 - HISTORY_MONTHS) // 12, (first.month - 1 - HISTORY_MONTHS) % 12 + 1, 1
-    )
+    """Copy what decides: mappings, reference data, settings, rules, typed values; invoices and lines. No ledger.
+
+    Of the periods before the first one, what was decided, too: totals and credits are judged by it.
+    """
+    year, month = divmod(first.year * 12 + first.month - 1 - HISTORY_MONTHS, 12)
+    known_from = date(year, month + 1, 1)
     tables = _tables_in_order(scratch)
     columns = _columns(scratch, tables)
     names = [sql.Identifier(*table.split(".")) for table in tables]
@@ -307,7 +310,8 @@ def _copy_tables(real: Connection, scratch: Connection, first: date, last: date)
         scratch.execute(sql.SQL("delete from {}").format(name))
     for table, name in zip(tables, names, strict=True):
         listed = sql.SQL(", ").join(map(sql.Identifier, columns[table]))
-        rows = sql.SQL("select {} from {} where {}").format(listed, name, _condition(columns[table], known_from, last))
+        until = first - timedelta(days=1) if table in RESULTS else last
+        rows = sql.SQL("select {} from {} where {}").format(listed, name, _condition(columns[table], known_from, until))
         _copy(real, scratch, rows, sql.SQL("{} ({})").format(name, listed))
         scratch.execute(sql.SQL("alter table {} enable trigger user").format(name))
         _continue_numbers(scratch, table)
@@ -330,7 +334,7 @@ def _tables_in_order(scratch: Connection) -> list[str]:
         group by 1
         """
     ).fetchall()
-    needs = {table: set(others) for table, others in found if table not in RESULTS}
+    needs = {table: set(others) for table, others in found}
     while ledger := {table for table, others in needs.items() if not others <= set(needs)}:
         needs = {table: others for table, others in needs.items() if table not in ledger}
     return list(TopologicalSorter({table: sorted(needs[table]) for table in sorted(needs)}).static_order())
@@ -342,6 +346,8 @@ def _columns(scratch: Connection, tables: Iterable[str]) -> dict[str, list[str]]
         select table_schema || '.' || table_name, array_agg(column_name::text order by ordinal_position)
         from information_schema.columns
         where table_schema || '.' || table_name = any(%s) and is_generated = 'NEVER'
+            -- It may name a line from before what is copied.
+            and column_name <> 'corrects_line_id'
         group by 1
         """,
         [list(tables)],
@@ -354,6 +360,8 @@ def _condition(columns: list[str], first: date, last: date) -> sql.Composable:
     invoices = sql.SQL("select invoice_id from billing.invoice where billing_period between {} and {}").format(
         sql.Literal(first), sql.Literal(last)
     )
+    if "billing_period" in columns:
+        return sql.SQL("billing_period between {} and {}").format(sql.Literal(first), sql.Literal(last))
     if "invoice_id" in columns:
         return sql.SQL("invoice_id in ({})").format(invoices)
     if "line_id" in columns:
@@ -410,9 +418,18 @@ def _periods(scratch: Connection, first: date, last: date) -> list[date]:
     return [row[0] for row in rows]
 
 
-def _decide(scratch: Connection, periods: Iterable[date], name: str) -> None:
+def _decide(scratch: Connection, periods: Sequence[date], name: str) -> None:
     """Decide about the periods one by one, each as if ConnectWise had invoiced what lies before it and nothing more."""
-    scratch.execute(f"truncate {', '.join(RESULTS)} cascade")
+    for table in RESULTS:
+        scratch.execute(
+            sql.SQL(
+                """
+                delete from {} using billing.invoice_line as line join billing.invoice as invoice using (invoice_id)
+                where {}.line_id = line.line_id and invoice.billing_period = any(%s)
+                """
+            ).format(*[sql.Identifier(*table.split("."))] * 2),
+            [list(periods)],
+        )
     for period in periods:
         log.info("deciding %s, %s the changes", f"{period:%Y-%m}", "without" if name == "before" else "with")
         scratch.execute(_OPEN_CYCLES, {"period": period})
@@ -421,7 +438,9 @@ def _decide(scratch: Connection, periods: Iterable[date], name: str) -> None:
         )
         for step in DECISIONS:
             run_sql_file(scratch, step, run_id)
-    scratch.execute(sql.SQL("create table simulation.{} as " + _DECIDED).format(sql.Identifier(name)))
+    scratch.execute(
+        sql.SQL("create table simulation.{} as " + _DECIDED).format(sql.Identifier(name), sql.Literal(periods))
+    )
 
 
 _OPEN_CYCLES = """
@@ -447,6 +466,9 @@ select
         where reason.line_id = decision.line_id and decision.outcome = 'held'
     ), '') as reasons
 from billing.line_decision as decision
+join billing.invoice_line as line using (line_id)
+join billing.invoice as invoice using (invoice_id)
+where invoice.billing_period = any({})
 """
 
 _COMPARED = """

@@ -503,6 +503,8 @@ def decision_words(story: LineStory) -> str:
         parts.append("moved to the agreement's billing start, in the same cycle")
     if rules.get("billed_as_one_unit"):
         parts.append("billed as 1 x total, since no unit price gives the total")
+    if decision.get("corrects_line_id"):
+        parts.append(f"corrects line {decision['corrects_line_id']} ({decision['corrects_told_by']})")
     if rules.get("user_updated"):
         parts.append(f"User Updated: {', '.join(rules['user_updated'])}")
     return "; ".join(parts)

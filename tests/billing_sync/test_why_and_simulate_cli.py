@@ -35,7 +35,13 @@ def test_why_tells_the_line_the_invoice_and_the_addition(delivered: Pipeline, ru
 
     code, line = run(delivered.dsn, "why", "--line", str(line_id))
     assert code == 0
-    for words in ("ConnectWise did it", "Automated Daily Sync", "read again from ConnectWise", "(UTC)", "3 x 4.2 = 12.60"):
+    for words in (
+        "ConnectWise did it",
+        "Automated Daily Sync",
+        "read again from ConnectWise",
+        "(UTC)",
+        "3 x 4.2 = 12.60",
+    ):
         assert words in line
     code, invoice = run(delivered.dsn, "why", "--invoice", number)
     assert code == 0

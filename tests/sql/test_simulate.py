@@ -153,6 +153,20 @@ def test_a_past_total_is_compared_with_the_periods_before_it(world: World) -> No
     assert found.periods == [MAY]
 
 
+def test_a_credit_is_judged_by_the_charges_of_earlier_periods(world: World) -> None:
+    customer = world.customer()
+    world.invoice(customer, monthly(MAY))
+    credit = monthly(MAY, unit_price=-5, charge_type="Correction")
+    world.invoice(customer, credit, day=JUNE)
+    world.night()
+    assert world.is_carried(credit)
+
+    found = simulate(world.dsn, JUNE, JUNE, Changes({"negative_additions": "hold"}))
+
+    (one,) = found.customers
+    assert (one.before.deliver, one.delivered, one.after.held) == (-10, -10, -10)
+
+
 def test_selectors_and_agreement_rules_are_simulated(world: World, tmp_path: Path) -> None:
     customer = world.customer()
     second = world.company()
@@ -484,4 +498,5 @@ def test_decisions_are_those_of_a_run() -> None:
     from billing_sync.decide import STEPS
 
     assert [step for step in STEPS if step in DECISIONS] == list(DECISIONS)
-    assert {step for step in STEPS if step.startswith("billing/")} - set(DECISIONS) == {"billing/load_invoices.sql"}
+    others = {step for step in STEPS if step.startswith("billing/")} - set(DECISIONS)
+    assert others == {"billing/load_invoices.sql", "billing/load_costs.sql"}
