@@ -32,6 +32,7 @@ ROLES = {
     "rule": "rule of the charge type",
     "override": "values typed for the line",
     "allowance": "let pass a bound",
+    "adoption": "Addition made by hand",
     "setting": "setting",
 }
 AGREEMENT_SOURCES = {

@@ -227,6 +227,21 @@ def test_the_variant_of_the_offer_that_chose_the_product_is_told(world: World) -
     assert entry(story_of(world, line), "offer variant").value["product"] == "YEARLY"
 
 
+def test_an_addition_made_by_hand_that_a_person_dealt_with_is_told(
+    world: World, delivered: tuple[Customer, Line]
+) -> None:
+    customer, line = delivered
+    world.insert(
+        "delivery.adoption", agreement_id=customer.agreement_id, connectwise_addition_id=77, subscription_id="sub",
+        state="ignored", decided_by="bob", note="ends in May",
+    )  # fmt: skip
+    world.execute("update delivery.plan set created_at = clock_timestamp()")
+
+    adopted = entry(story_of(world, line), "adoption")
+
+    assert (adopted.person, adopted.value["state"], adopted.value["connectwise_addition_id"]) == ("bob", "ignored", 77)
+
+
 def test_typed_values_are_told_with_version_and_person(world: World) -> None:
     line = monthly(MAY)
     world.invoice(world.customer(), line)

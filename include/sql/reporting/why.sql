@@ -265,6 +265,11 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
         select 7, 'allowance', 'billing.bound_allowance', held.bound_key, null, null
         from held where held.bound_key is not null group by held.bound_key
         union all
+        select 7, 'adoption', 'delivery.adoption', adoption.adoption_id::text, null, null
+        from told
+        join delivery.adoption as adoption
+            on adoption.agreement_id = told.agreement_id and adoption.subscription_id = told.subscription_id
+        union all
         select 8, 'setting', 'billing.setting', setting.setting_key, null, null
         from told cross join lateral (values
             ('accepted_statuses', true),
