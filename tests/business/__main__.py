@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from prepared import Prepared
 
 from business.mutations import MUTATIONS, hunt
-from business.player import Covered, Wrong, play, prepare
-from business.program import Program, write
+from business.player import Covered
+from business.program import write
 from business.report import Report
-from business.shrink import shrink
+from business.tasks import base, play_seed, quiet
+from business.tasks import until_wrong as run_until_wrong
 from campaign.__main__ import commit
 from local_stack.console import console
-from local_stack.postgres import Postgres
 from local_stack.settings import ROOT
 
-MEMORY = Path("/dev/shm")
 MODES = ("persistent", "dated")
 
 
@@ -59,10 +51,10 @@ def main(
     with base() as (prepared, directory):
         if until_wrong:
             programs = [one for mutation in MUTATIONS if mutation.name == only for one in mutation.programs(seeds)]
-            raise typer.Exit(_until_wrong(prepared, directory, programs or [write(*task) for task in tasks]))
+            raise typer.Exit(run_until_wrong(prepared, directory, programs or [write(*task) for task in tasks]))
         began, covered, failures = time.monotonic(), Covered(), list[str]()
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet) as pool:
-            jobs = [pool.submit(_task, prepared, directory, number, one, patience) for number, one in tasks]
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=quiet) as pool:
+            jobs = [pool.submit(play_seed, prepared, directory, number, one, patience) for number, one in tasks]
             for done, job in enumerate(as_completed(jobs), 1):
                 found, failure = job.result()
                 covered += found
@@ -79,54 +71,6 @@ def main(
     if save:
         report.save(ROOT)
     raise typer.Exit(1 if failures else 0)
-
-
-@contextmanager
-def base() -> Iterator[tuple[Prepared, Path]]:
-    """A PostgreSQL server with the prepared world, and a directory for copies."""
-    directory = Path(tempfile.mkdtemp(prefix="billing-sync-business-", dir=MEMORY if MEMORY.is_dir() else None))
-    try:
-        with Postgres(directory / "postgres", password="tests-only", durable=False) as postgres:
-            yield prepare(postgres, directory), directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def _quiet() -> None:
-    logging.disable(logging.CRITICAL)
-
-
-def _task(prepared: Prepared, directory: Path, seed: int, mode: str, patience: float) -> tuple[Covered, str]:
-    """Play one program; if it fails, find a small one that does, too, and say how to repeat it."""
-    began = time.monotonic()
-    program = write(seed, mode)
-    try:
-        covered = play(prepared, directory, program)
-    except Wrong as wrong:
-        small, found = program, wrong
-        if patience:
-            small, found = shrink(lambda one: _wrong(prepared, directory, one), program, wrong, patience)
-        again = f"make business SEED={seed} ARGS='--mode {mode}'"
-        return Covered(programs=1), f"{wrong}\nsmallest program found: {found}\n{small}\nagain: {again}"
-    covered.seconds = time.monotonic() - began
-    return covered, ""
-
-
-def _wrong(prepared: Prepared, directory: Path, program: Program) -> Wrong | None:
-    try:
-        play(prepared, directory, program)
-    except Wrong as wrong:
-        return wrong
-    return None
-
-
-def _until_wrong(prepared: Prepared, directory: Path, programs: list[Program]) -> int:
-    for program in programs:
-        if wrong := _wrong(prepared, directory, program):
-            found = {"seed": program.seed, "mode": program.mode, "day": f"{wrong.day}", "words": str(wrong)}
-            print(json.dumps(found))
-            return 1
-    return 0
 
 
 if __name__ == "__main__":
