@@ -85,7 +85,7 @@ MUTATIONS = (
     Mutation("bill an invoice that does not add up", HOLD, "('invoice_does_not_add_up',\n        not invoice.adds_up,", "('invoice_does_not_add_up',\n        false,", happens("break_total")),
     Mutation("bill a withdrawn invoice", HOLD, "('invoice_withdrawn', invoice.withdrawn is not null,", "('invoice_withdrawn', false,", happens("withdraw")),
     Mutation("bill an invoice issued again a second time", HOLD, "('delivered_on_withdrawn_invoice', standing.lines is not null,", "('delivered_on_withdrawn_invoice', false,", happens("reissue")),
-    Mutation("bill the difference of a changed line by itself", HOLD, "line.revision > 1 or exists (", "exists (", happens("change_row")),
+    Mutation("bill the difference of a changed line by itself", HOLD, "correction.why_held is not null or (line.revision = 1", "(line.revision = 1", lambda one: is_set(changes_after_delivery="hold")(one) and happens("change_row")(one)),
     Mutation("bill what a person excluded", HOLD, "when override.is_excluded then format", "when false then format", types("is_excluded")),
     Mutation("bill late lines that shall be held", HOLD, "decision.is_late and setting.late_lines = 'hold',", "false,", is_set(late_lines="hold")),
     Mutation("send credits that shall be held", HOLD, "decision.amount < 0 and setting.negative_additions = 'hold',", "false,", is_set(negative_additions="hold")),
