@@ -279,8 +279,6 @@ class Books:
     ) -> None:
         """A further revision, of 1 or -1 times the difference."""
         said = {**row, "quantity": Decimal(-1 if difference < 0 else 1), "unitPrice": abs(difference)}
-        if "changes_after_delivery" not in self.decisions.settings:
-            said = row
         first, number = revisions[0], revisions[-1].revision + 1
         content = () if removed else content_of(row)
         self.lines.append(Line(first.invoice, first.key, number, said, difference, content, is_removed=removed))
@@ -295,7 +293,7 @@ class Books:
         self.lines = [line for line in self.lines if line not in lines]
 
     def _read_no_more(self, revisions: list[Line]) -> None:
-        if "changes_after_delivery" in self.decisions.settings and not revisions[-1].is_removed:
+        if not revisions[-1].is_removed:
             revisions = self._without_pending(revisions)
         total = sum((line.total for line in revisions), Decimal("0.00"))
         if not any(line.delivered for line in revisions):
@@ -323,7 +321,7 @@ class Books:
         ]  # fmt: skip
         for line in self.open_lines(periods):
             self._decide(line, {one.id: one for one in agreements}, standing)
-        if self.decisions.settings.get("credits") == "hold":
+        if self.decisions.settings["credits"] == "hold":
             for line in self._credits_beyond_charges(periods):
                 line.outcome, line.due, line.reasons = "held", None, line.reasons | {"credit_exceeds_charge"}
 
@@ -484,7 +482,7 @@ class Books:
             yield "dates_missing"
 
     def _delivers_changes(self) -> bool:
-        return self.decisions.settings.get("changes_after_delivery") == "next_open_cycle"
+        return self.decisions.settings["changes_after_delivery"] == "next_open_cycle"
 
     def _waits_as_changed(self, line: Line) -> bool:
         """A difference waits for a person, and what may stand for a removed line until that one is taken back."""
@@ -549,7 +547,7 @@ class Books:
             elif company:
                 currency = self.sandbox.store.records("company")[company]["currency"]["currencyCode"]
                 has_none = not any(one.company == company and one.type == DEFAULT_TYPE for one in agreements.values())
-                is_created = self.decisions.settings.get("create_agreements") == "on" and has_none
+                is_created = self.decisions.settings["create_agreements"] == "on" and has_none
                 yield "agreement_to_create" if is_created and currency == line.row["currency"] else "no_agreement"
             return
         if not agreement.is_active or agreement.company != company:
@@ -602,7 +600,7 @@ class Books:
             effective = bill_start
         cycle = agreement.cycle(effective)
         months = row["billingFrequency"].removeprefix("Every ").removesuffix(" months")
-        template = settings.get("description_template", "{subscription} {charge_type}")
+        template = settings["description_template"]
         words = (
             *([" ".join(row["subscriptionName"].split())] if "{subscription}" in template else []),
             *([DISPLAY_NAMES.get(row["chargeType"], "")] if "{charge_type}" in template else []),

@@ -24,7 +24,6 @@ from billing_sync.migrate import migrate
 from billing_sync.pauses import end_pause, pause
 from billing_sync.plan import approve_plan, plan_of_run
 from billing_sync.run import nightly_periods
-from billing_sync.settings import PARSERS
 from business.books import Agreement, Books, Decisions, Line
 from business.dates import DAY, cycle_with, later
 from business.program import END, MONTHS, SOLD, SPLIT_CUSTOMERS, START, Event, Program
@@ -135,10 +134,7 @@ class Player:
         self.products = {one["offer_id"]: int(one["product_id"]) for one in csv_of(self.sandbox, "offers")}
         self.seller = Seller(self.sandbox, program.customers, self.organizations)
         self.decisions = Decisions(
-            {
-                **{key: value for key, value in program.settings.items() if key in PARSERS},
-                "recurring_mode": program.mode,
-            },
+            {**program.settings, "recurring_mode": program.mode},
             agreement_rule=program.agreement_rule,
             rules=program.rules,
             dated_offers=program.dated_offers,
@@ -386,8 +382,7 @@ class Player:
         """A person types a value for an open line, or excludes it."""
         organization = self._organization(number)
         chosen = [one for one in self.books.open_lines() if one.invoice.organization == organization]
-        # What a typed end means is said since there are credits in the settings.
-        if not chosen or (column == "cancelled_date" and "credits" not in PARSERS):
+        if not chosen:
             return
         if column == "agreement_id" and not self.agreements[number]:
             return
@@ -575,7 +570,7 @@ class Player:
     def _fits(self, line: Line, shown: dict[str, Any], addition: dict[str, Any]) -> bool:
         due = line.delivered
         assert due is not None
-        if addition["taxableFlag"] != (self.decisions.settings.get("taxable") != "off"):
+        if addition["taxableFlag"] != (self.decisions.settings["taxable"] != "off"):
             return False
         if shown["amount"] != due.amount or shown["quantity"] != due.quantity or shown["unitPrice"] != due.price:
             return False

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 from prepared import Prepared
 
 from business.player import Covered, Wrong, play, prepare
@@ -40,15 +41,16 @@ def quiet() -> None:
 def play_seed(prepared: Prepared, directory: Path, seed: int, mode: str, patience: float) -> tuple[Covered, str]:
     """Play one program; if it fails, find a small one that does, too, and say how to repeat it."""
     began = time.monotonic()
-    program = write(seed, mode)
+    program, again = write(seed, mode), f"make business SEED={seed} ARGS='--mode {mode}'"
     try:
         covered = play(prepared, directory, program)
     except Wrong as wrong:
         small, found = program, wrong
         if patience:
             small, found = shrink(lambda one: _wrong(prepared, directory, one), program, wrong, patience)
-        again = f"make business SEED={seed} ARGS='--mode {mode}'"
         return Covered(programs=1), f"{wrong}\nsmallest program found: {found}\n{small}\nagain: {again}"
+    except psycopg.Error as error:
+        return Covered(programs=1), f"{type(error).__name__}: {error}\nagain: {again}"
     covered.seconds = time.monotonic() - began
     return covered, ""
 
