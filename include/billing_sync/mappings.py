@@ -171,7 +171,7 @@ def text_frame(connection: Connection, statement: str, values: dict[str, date | 
 def not_formulas(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with an apostrophe before what a spreadsheet would calculate; ids and states stay as they are."""
     typed = [name for name in frame.columns if name not in NEVER_TYPED]
-    frame[typed] = frame[typed].map(_not_a_formula, na_action="ignore")
+    frame[typed] = frame[typed].map(_not_a_formula, na_action="ignore").astype("str")
     return frame
 
 
