@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -114,6 +115,7 @@ def test_a_plan_creates_the_agreement_and_the_next_run_bills_its_lines(planned: 
     assert (counts.created, counts.agreements, proof["delivered"], proof["held"]) == (2, 0, "40.37", "0")
     assert posts(pipeline) == 1
     assert pipeline.night(OCT)[0] == DeliveryCounts()
+    assert "agreement_" not in pipeline.warnings()
     billed_once(pipeline)
 
 
@@ -387,6 +389,23 @@ def test_where_the_mark_is_not_kept_nothing_more_is_created(planned: Planned, mo
     assert ledger(pipeline) == [("created", agreements(pipeline)[0]["id"])]
 
 
+def test_what_connectwise_stored_otherwise_is_said_and_the_lines_are_checked_against_it(
+    planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, run_id, _ = planned
+    create = ConnectWise.create_agreement
+    monkeypatch.setattr(
+        ConnectWise,
+        "create_agreement",
+        lambda self, body, **other: create(self, {**body, "prorateFlag": True}, **other),
+    )
+
+    pipeline.finish(run_id)
+    assert "prorateFlag is True, was sent as False" in pipeline.warnings()
+    assert pipeline.night(OCT)[0].created == 0
+    assert set(pipeline.held()) == {"agreement_prorates"}
+
+
 def test_what_was_deleted_in_connectwise_is_not_made_again_by_itself(planned: Planned) -> None:
     pipeline, run_id, _ = planned
     pipeline.finish(run_id)
@@ -437,7 +456,7 @@ def lines_of_creation(pipeline: Pipeline, plan_id: int, kill_at: int = 0) -> int
 
 @pytest.mark.parametrize("fault", ["", "lost_reply"])
 def test_a_worker_that_ends_at_any_line_leaves_one_agreement(
-    stage: Callable[[Build], Prepared], pipeline_of: MakePipeline, fault: str
+    stage: Callable[[Build], Prepared], pipeline_of: MakePipeline, tmp_path: Path, fault: str
 ) -> None:
     """A few lines; all of them with KILL_EVERY=1 in the environment and --timeout 0 (20 minutes)."""
     prepared = stage(two_customers)
@@ -445,7 +464,7 @@ def test_a_worker_that_ends_at_any_line_leaves_one_agreement(
     assert lines > 40
     every = int(os.environ.get("KILL_EVERY", lines // 6))
     for kill_at in range(every if fault else every // 2 + 1, lines + 1, every):
-        pipeline = pipeline_of(prepared)
+        pipeline = prepared.copy(tmp_path)
         if fault:
             pipeline.sandbox.add_fault(fault, **POST, count=1)
         lines_of_creation(pipeline, prepared.plan_id, kill_at)
@@ -455,6 +474,7 @@ def test_a_worker_that_ends_at_any_line_leaves_one_agreement(
         assert ledger(pipeline) == [("created", agreements(pipeline)[0]["id"])], kill_at
         assert pipeline.states() == ["delivered"] * 3, kill_at
         billed_once(pipeline)
+        prepared.discard(pipeline)
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
