@@ -193,6 +193,7 @@ def settled(pipeline: Pipeline, month: date = APR) -> None:
     assert most_billable_at_once(pipeline.sandbox) <= 1
 
 
+@pytest.mark.timeout(400)  # 15 seconds on a machine of one's own
 @pytest.mark.parametrize("mode", ["persistent", "dated"])
 @pytest.mark.parametrize("order", ["in_time", "late", "turns", "behind"])
 def test_connectwise_invoices_what_appxite_wants(pipeline: Pipeline, order: str, mode: str) -> None:
@@ -484,6 +485,7 @@ def test_another_offer_at_the_same_total_has_nothing_to_deliver(corrected: tuple
     settled(pipeline, OCT)
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("mode", ["persistent", "dated"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_whatever_appxite_changes_the_customer_is_invoiced_what_it_says_in_the_end(
