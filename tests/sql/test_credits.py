@@ -214,6 +214,21 @@ def test_a_charge_is_told_before_an_earlier_correction_of_it(world: World) -> No
     assert world.decision(more_seats)["corrects_told_by"] is None
 
 
+def test_what_was_taken_back_of_a_delivered_line_counts_as_credited(world: World) -> None:
+    world.setting("changes_after_delivery", "next_open_cycle")
+    customer, charge = charged_and_credited(world)
+    charge.price(4)
+    world.night()
+    refund, too_much = credit(8), credit(1)
+    world.invoice(customer, refund, too_much, day=JUNE.replace(day=4))
+
+    world.night()
+
+    assert world.is_carried(charge, revision=2)
+    assert (world.reasons(refund), world.reasons(too_much)) == (set(), {"credit_exceeds_charge"})
+    assert billed(world, customer) == 0
+
+
 def test_excluding_one_credit_frees_the_next(world: World) -> None:
     wrong, right = credit(500), credit(8)
     charged_and_credited(world, wrong, right)

@@ -9,7 +9,8 @@
 
 select pg_advisory_xact_lock(hashtext('billing.decide'));
 
--- A difference after delivery (a further revision) is for a person, and no credit.
+-- A difference after delivery (a further revision) is never more than what was delivered: it is not judged, but counts
+-- once it is delivered or to be delivered.
 create temporary table open_credit on commit drop as
 select
     line.line_id, line.subscription_id, line.offer_id, line.currency, invoice.organization_id, invoice.invoice_reference,
@@ -40,6 +41,7 @@ create temporary table account_line on commit drop as
 select
     account.account,
     line.line_id,
+    line.revision,
     line.subscription_id,
     line.offer_id,
     line.charge_type,
@@ -48,6 +50,7 @@ select
     money.amount,
     carried.line_id is not null as is_delivered,
     case
+        when line.revision > 1 then carried.line_id is not null or decision.outcome = 'deliver'
         when money.amount > 0 then
             carried.line_id is not null
             or decision.outcome = 'deliver'
@@ -69,7 +72,6 @@ from (
 join billing.invoice as invoice on invoice.organization_id = account.organization_id
 join billing.invoice_line as line
     on line.invoice_id = invoice.invoice_id
-    and line.revision = 1
     and line.currency = account.currency
     and (account.subscription_id is null or line.subscription_id = account.subscription_id)
     and (account.offer_id is null or line.offer_id = account.offer_id)
@@ -101,6 +103,7 @@ with candidate as (
     join account_line as charge
         on charge.account = credit.account
         and charge.amount > 0
+        and charge.revision = 1
         and charge.stands
         and charge.offer_id is not distinct from credit.offer_id
         and (credit.subscription_id is null or charge.subscription_id = credit.subscription_id)
