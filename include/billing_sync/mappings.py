@@ -113,7 +113,7 @@ TARGETS = {
         from mapping.agreement as agreement
         left join mapping.company as company using (company_id)
         left join mapping.agreement_type as agreement_type using (agreement_type_id)
-        left join mapping.billing_cycle as billing_cycle using (billing_cycle_id)
+        left join mapping.billing_cycle as billing_cycle on billing_cycle.billing_cycle_id = agreement.billing_cycle_id
         order by company.name, agreement.name, agreement.agreement_id
         """,
 }

@@ -344,7 +344,7 @@ def test_a_charge_type_gets_a_default_product_by_the_rules_file(pipeline: Pipeli
     assert set(frame["default_product_id"]) == {""}
     frame.loc[frame["charge_type"] == "UserCorrection", "default_product_id"] = "602"
     frame.to_csv(path, index=False)
-    custom = one_time("custom", OCT, 1, "-7.00", chargeType="UserCorrection", offerId=None, offerName=None)
+    custom = one_time("custom", OCT, 1, "7.00", chargeType="UserCorrection", offerId=None, offerName=None)
     pipeline.bill(OCT, custom)
     pipeline.night(OCT)
     assert list(pipeline.held()) == ["offer_missing"]

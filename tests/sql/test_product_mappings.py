@@ -111,7 +111,7 @@ def test_the_recurring_mode_of_a_variant_wins_over_the_offers_and_the_setting(wo
 def test_a_default_product_delivers_custom_charges_without_offer(world: World) -> None:
     world.setting("credits", "send")
     customer = world.customer()
-    custom = monthly(MAY, offer_id=None, subscription_id=None, charge_type="UserCorrection", unit_price=-3)
+    custom = monthly(MAY, offer_id=None, subscription_id=None, charge_type="UserCorrection", unit_price=3)
     invoice = world.invoice(customer, custom)
     world.decide()
     held = world.reasons(custom)
@@ -122,7 +122,7 @@ def test_a_default_product_delivers_custom_charges_without_offer(world: World) -
 
     assert held == {"offer_missing"}
     assert world.decision(custom)["product_id"] == product_id
-    assert world.proof(invoice)["delivered"] == Decimal("-6.00")
+    assert world.proof(invoice)["delivered"] == Decimal("6.00")
 
 
 def test_a_default_product_is_for_lines_without_an_offer_only(world: World) -> None:
