@@ -433,8 +433,7 @@ class Books:
         organization, currency, subscription, offer = account
         row = line.row
         return (
-            line.revision == 1
-            and (line.invoice.organization, row["currency"]) == (organization, currency)
+            (line.invoice.organization, row["currency"]) == (organization, currency)
             and subscription in (None, row["subscriptionId"])
             and offer in (None, row["offerId"])
         )
@@ -443,6 +442,8 @@ class Books:
         """Charges that are billed or about to be; credits unless they are excluded or withdrawn."""
         if line.delivered or not self._billed(line):
             return bool(line.delivered and self._billed(line))
+        if line.revision > 1:
+            return line.outcome == "awaiting approval"
         if self._billed(line) > 0:
             # One whose agreement comes with this plan waits together with its credits.
             return line.outcome == "awaiting approval" or line.reasons == {"agreement_to_create"}
