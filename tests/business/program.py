@@ -142,7 +142,7 @@ class Writer:
             self._mend(number, customer)
             self._correct(number)
             self._type(number)
-        self._nights()
+        self._nights(customers)
         order = {"invoice": self.chance.choice([0, 9]), "night": 5}
         events = sorted(self.events, key=lambda event: (event.day, order.get(event.what, 4)))
         return Program(
@@ -206,7 +206,7 @@ class Writer:
         if self._happens(0.1):
             bill_start = pick([date(2027, 2, 1), date(2027, 1, 10), date(2027, 3, 31)])
             anchor = bill_start if anchor else None
-        is_mapped = self._happens(0.7)
+        is_mapped = self._happens(0.65)
         if not is_mapped and self._happens(0.85):
             day = self._day(20, 150)
             self._add(day, "map_organization", number, state="approved")
@@ -341,15 +341,9 @@ class Writer:
         cycle = customer.cycle(max(START, customer.bill_start))
         in_arrears = customer.months > 1 and self._happens(0.6)
         while cycle.start <= END:
-            delay = self.chance.choice(
-                [
-                    self.chance.randrange(-2, 1),
-                    self.chance.randrange(1, 11),
-                    self.chance.randrange(1, 11),
-                    self.chance.randrange(10, 26),
-                    self.chance.randrange(28, 75),
-                ]
-            )
+            in_time = customer.billing_day + self.chance.randrange(2, 15)
+            early, long_after = self.chance.randrange(-2, 11), self.chance.randrange(28, 75)
+            delay = self.chance.choice([in_time] * 6 + [early] * 3 + [long_after])
             self._add((cycle.end if in_arrears else cycle.start) + timedelta(days=delay), "invoice", number)
             cycle = customer.cycle(cycle.end + DAY)
 
@@ -400,7 +394,7 @@ class Writer:
 
     def _type(self, number: int) -> None:
         """Values that people type for open lines, lines they exclude."""
-        for _ in range(self.chance.randrange(0, 5)):
+        for _ in range(self.chance.randrange(1, 9)):
             what = self.chance.choice(
                 [
                     "is_excluded",
@@ -421,11 +415,14 @@ class Writer:
                 value=self.chance.randrange(1, 40),
             )
 
-    def _nights(self) -> None:
+    def _nights(self, customers: tuple[Customer, ...]) -> None:
+        """In many months one soon after the invoices of some customers."""
         for month in range(MONTHS):
             first = later(START, month)
-            for _ in range(self.chance.choice([1, 1, 1, 1, 2, 2, 3])):
-                day = first + timedelta(days=self.chance.randrange(0, last_of_month(first).day))
+            for _ in range(self.chance.choice([1, 1, 2, 2])):
+                soon = self.chance.choice(customers).billing_day + self.chance.randrange(0, 4)
+                anyhow = self.chance.randrange(0, last_of_month(first).day)
+                day = first + timedelta(days=soon if self._happens(0.7) else anyhow)
                 self._add(day, "night")
                 if self._happens(0.7):
                     self._add(day + timedelta(days=self.chance.randrange(0, 12)), "approve")
