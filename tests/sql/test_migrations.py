@@ -293,7 +293,7 @@ def test_every_table_that_people_change_has_a_history(functions: Connection) -> 
         "billing.setting", "billing.charge_type", "billing.override", "mapping.organization_mapping",
         "mapping.offer_mapping", "mapping.contract_mapping", "billing.bound_allowance", "delivery.pause",
         "mapping.company_selector", "mapping.offer_variant_mapping",
-        "mapping.agreement_rule", "mapping.agreement_refusal",
+        "mapping.agreement_rule", "mapping.agreement_refusal", "delivery.adoption",
         "billing.invoice", "billing.invoice_line", "billing.held_reason",
     }  # fmt: skip
 
@@ -388,8 +388,17 @@ def test_the_reporting_views_show_each_line_once_and_its_money(world: World) -> 
 def test_every_reporting_view_is_tested_and_runs_on_nothing(functions: Connection) -> None:
     found = views(functions)
 
-    names = ["addition", "held_by_reason", "held_line", "invoice_line", "invoice_proof", "log_entry"]
-    names += ["money_by_customer", "new_agreement", "parked_by_bound", "run", "subscription"]
+    names = [
+        "addition",
+        "adoption",
+        "cycle_without_line",
+        "held_by_reason",
+        "held_line",
+        "invoice_line",
+        "invoice_proof",
+        "log_entry",
+    ]
+    names += ["money_by_customer", "new_agreement", "parked_by_bound", "plan_item", "run", "subscription"]
     assert found == [f"reporting.{name}" for name in names]
     for view in found:
         assert functions.execute(f"select * from {view}").fetchall() == []  # type: ignore[call-overload]
