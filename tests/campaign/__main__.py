@@ -32,7 +32,7 @@ def main(
     only: Annotated[str, typer.Option(help="only the trial of this name; with --part")] = "",
     workers: Annotated[int, typer.Option(help="trials at the same time")] = os.cpu_count() or 2,
     save: Annotated[
-        bool, typer.Option(help="also write docs/proof.md, docs/proof.json and the README's table")
+        bool, typer.Option(help="also write docs/proof.md and the README's table; figures are in .local/prove")
     ] = False,
 ) -> None:
     """Prove that each Addition is delivered exactly once."""
@@ -66,7 +66,7 @@ def main(
     )
     report.save(ROOT / ".local" / "prove")
     if save:
-        report.save(ROOT / "docs")
+        (ROOT / "docs" / "proof.md").write_text(report.markdown())
         report.show_in(ROOT / "README.md")
     console.print(report.table())
     broken = report.whole.failures if only else report.whole.broken(all_controls=not part)
