@@ -299,10 +299,7 @@ class Books:
         if not any(line.delivered for line in revisions):
             self._forget(revisions)
         elif total:
-            first = revisions[0]
-            self.lines.append(
-                Line(first.invoice, first.key, revisions[-1].revision + 1, first.row, -total, is_removed=True)
-            )
+            self._add_difference(revisions, revisions[0].row, -total, removed=True)
 
     # -- decide --------------------------------------------------------------------------------------------------
 
