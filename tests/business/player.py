@@ -18,7 +18,7 @@ from prepared import Prepared
 
 from billing_sync.db import run_sql_file
 from billing_sync.decide import REFRESH_OFFERS, REFRESH_REFERENCE
-from billing_sync.errors import BillingSyncError
+from billing_sync.errors import BillingSyncError, ConfigurationError
 from billing_sync.mappings import import_mappings
 from billing_sync.migrate import migrate
 from billing_sync.pauses import end_pause, pause
@@ -322,9 +322,7 @@ class Player:
     # -- people in our own pages ---------------------------------------------------------------------------------
 
     def _map_organization(self, number: int, state: str) -> None:
-        self.decisions.organizations[self._organization(number)] = (state, self._company(number))
-        self._import("organizations", self.decisions.organizations)
-        self.is_decided_anew = True
+        self._decide("organizations", self._organization(number), state, self._company(number))
 
     def _map_contract(self, number: int) -> None:
         """To the customer's first agreement."""
@@ -374,8 +372,17 @@ class Player:
         self.is_decided_anew = True
 
     def _map_offer(self, offer: str, state: str) -> None:
-        self.decisions.offers[offer] = (state, self.products[offer])
-        self._import("offers", self.decisions.offers)
+        self._decide("offers", offer, state, self.products[offer])
+
+    def _decide(self, kind: str, source: str, state: str, target: int) -> None:
+        """What is inactive in ConnectWise is refused: then the person has decided nothing."""
+        try:
+            self._import(kind, {source: (state, target)})
+        except ConfigurationError as error:
+            if "nothing can be billed to" not in str(error):
+                raise
+            return
+        getattr(self.decisions, kind)[source] = (state, target)
         self.is_decided_anew = True
 
     def _type(self, number: int, line: int, column: str, value: int) -> None:

@@ -341,7 +341,7 @@ class Writer:
         cycle = customer.cycle(max(START, customer.bill_start))
         in_arrears = customer.months > 1 and self._happens(0.6)
         while cycle.start <= END:
-            in_time = customer.billing_day + self.chance.randrange(2, 15)
+            in_time = customer.billing_day + self.chance.randrange(6, 22)
             early, long_after = self.chance.randrange(-2, 11), self.chance.randrange(28, 75)
             delay = self.chance.choice([in_time] * 6 + [early] * 3 + [long_after])
             self._add((cycle.end if in_arrears else cycle.start) + timedelta(days=delay), "invoice", number)
