@@ -141,7 +141,7 @@ def bill_others(pipeline: Pipeline) -> None:
 JUDGED = {
     "offerId": {"offer_missing", "offer_unmapped"},
     "chargeType": {"unknown_charge_type"},
-    "totalPrice": {"invoice_does_not_add_up"},
+    "totalPrice": {"invoice_does_not_add_up", "credit_exceeds_charge"},
     "totalAmount": {"invoice_does_not_add_up"},
     "currency": {"currency_differs_from_invoice", "agreement_currency_differs"},
     "consumerOrganizationId": {"organization_unmapped"},
@@ -312,7 +312,8 @@ def test_hostile_reference_records_are_left_out_with_a_warning_and_disturb_nobod
         ours = [one for one in said if f", {words}: record " in one]
         assert ours, feed
         assert all(len(one) < 3000 for one in ours)
-        for field in {field for field, _ in bad}:
+        # Of the notes that people write on an agreement only a mark of ours is read.
+        for field in {field for field, _ in bad} - {"internalNotes"}:
             assert any(f" {field}" in one or f"{field}/" in one for one in ours), (feed, field)
         for value in ("NaN", "1e400", "U+0000", "U+D800", "given twice"):
             assert any(value in one for one in ours), (feed, value)

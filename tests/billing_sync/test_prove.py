@@ -271,7 +271,7 @@ class Story:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("mode", ["persistent", "dated"])
 def test_what_is_invoiced_is_what_was_delivered_in_every_order(pipeline: Pipeline, mode: str, seed: int) -> None:
-    pipeline.set(recurring_mode=mode)
+    pipeline.set(recurring_mode=mode, credits="send")  # some of its credits are for nothing that was charged
     story = Story(pipeline, seed)
     story.tell()
     assert set(pipeline.outcomes()) == {"delivered"}
