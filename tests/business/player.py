@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psycopg
 from pipeline import Pipeline, is_ours
 from prepared import Prepared
 
@@ -156,7 +157,7 @@ class Player:
                 self.day = event.day
                 self._do(event)
             self._end()
-        except BillingSyncError as error:
+        except (BillingSyncError, psycopg.IntegrityError) as error:  # a run that a key of the database stops is red
             raise Wrong(self.day, f"{type(error).__name__}: {error}") from error
         return self.covered
 
