@@ -110,7 +110,7 @@ MUTATIONS = (
     Mutation("tax what shall not be taxed", RULES, "when 'on' then true when 'off' then false end as taxable_flag", "when 'on' then true end as taxable_flag", is_set(taxable="off")),
     Mutation("leave out the charge period", RULES, "case when not can_be_persistent and charge_start_date is not null then", "case when false then"),
     # Persistent Additions
-    Mutation("prolong over a gap", GROUP, "ledger.last_cycle_end + 1 = founded.group_start", "ledger.last_cycle_end + 1 in (founded.group_start, (founded.group_start - interval '1 month')::date)", persists),
+    Mutation("prolong over a gap", GROUP, "max(line.cycle_end) as last_cycle_end", "(max(line.cycle_end) + interval '1 month')::date as last_cycle_end", persists),
     Mutation("change an open cycle in place", GROUP, "(ledger.last_cycle_end < founded.next_invoice_date and ledger.is_proven)", "true", persists),
     Mutation("never prolong", GROUP, "coalesce(\n        ledger.delivery_key,\n        billing", "coalesce(\n        null,\n        billing", persists),
     Mutation("an update moves the beginning", PLAN, "ledger.payload || (fresh.payload - 'effectiveDate')", "ledger.payload || fresh.payload", persists),
