@@ -573,7 +573,7 @@ class Books:
         if places(price) <= decimals and cents(WIDE.multiply(quantity, price)) == total:
             return price
         if not quantity:
-            return price if not total else None
+            return price.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP, WIDE) if not total else None
         for number in range(2, decimals + 1):
             step = Decimal(1).scaleb(-number)
             shorter = WIDE.divide(total, quantity).quantize(step, ROUND_HALF_UP, WIDE)
