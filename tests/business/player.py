@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from sandbox.server import Sandbox
 
 CUSTOMERS = 5 + SPLIT_CUSTOMERS
 BILLING_CYCLES = {1: (1, "Monthly"), 3: (2, "Quarterly"), 6: (3, "Semi-Annual"), 12: (4, "Yearly")}
+A_PERIOD = re.compile(r"\d{4}-\d\d-\d\d to \d{4}-\d\d-\d\d")
 ALL_PERIODS = [later(START, month) for month in range(MONTHS)]
 SOLD_BY_SELLER = (
     "buy", "seats", "price", "rename", "discount", "upgrade", "cancel", "suspend", "resume", "usage", "once", "item",
@@ -482,7 +484,8 @@ class Player:
             return
         with store.transaction():
             first = store.records("agreement")[self.agreements[number]]
-            other = {**first, "id": store.next_id("agreement", 1001), "name": f"Second {number}"}
+            # No copy: that would carry the mark of an agreement that a plan made.
+            other = {**first, "id": store.next_id("agreement", 1001), "name": f"Second {number}", "internalNotes": ""}
             if differs == "currency":
                 other["currency"] = self._currency("USD" if customer.currency == "EUR" else "EUR")
             elif differs == "cycle":
@@ -588,7 +591,8 @@ class Player:
         is_said = due.period is not None and due.period in shown["description"]
         if begins == due.effective and ends == due.cancelled and (is_said or due.period is None):
             return True
-        return due.may_persist and not is_said and begins <= due.effective and ends >= due.cycle.end
+        says_none = not A_PERIOD.search(shown["description"])
+        return due.may_persist and says_none and begins <= due.effective and ends >= due.cycle.end
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -636,7 +640,7 @@ class Player:
     def _persists(self, line: Line) -> bool:
         """Whether a line is on a persistent Addition; where a person typed the description, that cannot be told."""
         due = line.delivered
-        return due.may_persist and due.period is not None and due.period not in line.invoiced["description"]
+        return due.may_persist and due.period is not None and not A_PERIOD.search(line.invoiced["description"])
 
     def _check_additions(self) -> None:
         """An Addition begins with its first line and ends with its last one, and none bills without a line."""
