@@ -53,7 +53,8 @@ def main(
             programs = [one for mutation in MUTATIONS if mutation.name == only for one in mutation.programs(seeds)]
             raise typer.Exit(run_until_wrong(prepared, directory, programs or [write(*task) for task in tasks]))
         began, covered, failures = time.monotonic(), Covered(), list[str]()
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=quiet) as pool:
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=quiet)
+        try:
             jobs = [pool.submit(play_seed, prepared, directory, number, one, patience) for number, one in tasks]
             for done, job in enumerate(as_completed(jobs), 1):
                 found, failure = job.result()
@@ -63,6 +64,8 @@ def main(
                     console.print(failure, style="red", highlight=False, markup=False)
                 if done % 10 == 0 or done == len(jobs):
                     console.print(f"{done} of {len(jobs)} programs, {covered.lines:,} lines, {len(failures)} failures")
+        finally:
+            pool.shutdown(cancel_futures=True)  # when stopped: not the seeds that have not begun
     command = (
         f"make business SEEDS={seeds}" if seed is None and not mode else " ".join(["python -m business", *sys.argv[1:]])
     )
