@@ -22,7 +22,7 @@ from billing_sync.connectwise import CONNECTION, DEFAULT_API_VERSION, ConnectWis
 from billing_sync.db import Connection, connect
 from billing_sync.errors import ConfigurationError
 from billing_sync.extract import extract_additions
-from billing_sync.mappings import not_formulas, read_csv, typed_text
+from billing_sync.mappings import is_target_id, not_formulas, read_csv, typed_text
 from billing_sync.payload import MarkerCarrier, differences
 from billing_sync.rate_budget import DatabaseLimiter
 from billing_sync.run import finish_run, open_run
@@ -184,7 +184,7 @@ def read_adoption_file(path: Path) -> pd.DataFrame:
         problems += [
             f"line {number}: {name} {row[name]!r} is not a ConnectWise id"
             for name in KEY[:2]
-            if not (row[name].isdecimal() and len(row[name]) < 10)
+            if not is_target_id(row[name])
         ]
         if row["state"] not in ("", "approved", "ignored"):
             problems.append(f"line {number}: state {row['state']!r} is neither approved nor ignored")

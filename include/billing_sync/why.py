@@ -18,6 +18,7 @@ from rich.table import Table
 
 from billing_sync.db import Connection
 from billing_sync.errors import ConfigurationError
+from billing_sync.mappings import is_target_id
 
 Row = dict[str, Any]
 
@@ -282,7 +283,7 @@ def why_addition(connection: Connection, name: str) -> AdditionStory:
     Raises ConfigurationError when it is not ours, or when several agreements have one with that id.
     """
     key = name
-    if name.isdecimal() and len(name) < 10:
+    if is_target_id(name):
         keys = connection.execute(
             "select delivery_key, agreement_id from delivery.addition where connectwise_addition_id = %s order by 2",
             [int(name)],
