@@ -1,0 +1,7 @@
+"""Who is looking."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+router = APIRouter()
