@@ -1,14 +1,16 @@
-"""Mapping › Organizations, Products, Contracts: what becomes which, suggestions, one organization to many companies."""
+"""The mapping pages of organizations, offers and contracts: what becomes which, suggestions, one organization to many companies."""
 
 from __future__ import annotations
 
 from datetime import date, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from billing_pages.api.common import ConnectWiseId, Given, Money, Note, Released
+from billing_pages.api.common import Change, ConnectWiseId, Given, Money, Note, Released
+from billing_pages.database import Database
+from billing_pages.security import Editor
 
 router = APIRouter()
 
@@ -175,3 +177,86 @@ class SelectorsChanged(BaseModel):
 
     selectors: Selectors
     released: Released
+
+
+# -- routes ------------------------------------------------------------------------------------------------------------
+
+SuggestedKind = Literal["organizations", "offers"]
+MappingSort = Literal[
+    "source_name", "-source_name", "target_name", "-target_name", "state", "-state", "first_seen_at", "-first_seen_at",
+    "last_invoiced_on", "-last_invoiced_on", "decided_at", "-decided_at", "held", "-held",
+]  # fmt: skip
+HistoryTable = Literal[
+    "mapping.organization_mapping", "mapping.offer_mapping", "mapping.offer_variant_mapping",
+    "mapping.contract_mapping", "mapping.company_selector", "mapping.agreement_rule", "billing.setting",
+    "billing.charge_type", "billing.override", "billing.bound_allowance", "delivery.pause",
+]  # fmt: skip
+SourceId = Annotated[str, Field(min_length=1, max_length=100)]
+SearchText = Annotated[str, Field(max_length=200)]
+
+
+@router.get("/mappings/{kind}")
+def get_mappings(
+    kind: MappingKindName,
+    database: Database,
+    *,
+    q: SearchText = "",
+    state: MappingState | None = None,
+    only_held: bool = False,
+    window_months: Annotated[int | None, Query(ge=1, le=120)] = None,
+    sort: MappingSort = "source_name",
+    offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> MappingPage:
+    """A page of a mapping grid. window_months: only offers invoiced in the last so many months."""
+    raise NotImplementedError
+
+
+@router.get("/mappings/{kind}/suggestions")
+def get_suggestions(
+    kind: SuggestedKind, database: Database, source_id: Annotated[list[SourceId], Query(min_length=1, max_length=1000)]
+) -> dict[str, list[Suggestion]]:
+    """All candidates of the entries named, best first; nothing is applied by itself."""
+    raise NotImplementedError
+
+
+@router.post("/mappings/{kind}/decide")
+def decide_mappings(
+    kind: MappingKindName, given: MappingDecisions, person: Editor, database: Database
+) -> MappingResults:
+    """Decide one entry or many, each judged by itself; lines that wait for them are decided again at once."""
+    raise NotImplementedError
+
+
+@router.get("/targets/{kind}")
+def get_targets(
+    kind: TargetKind,
+    database: Database,
+    q: SearchText = "",
+    company_id: ConnectWiseId | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 30,
+) -> list[Target]:
+    """What may be picked: by id, identifier, name or vendor SKU. Usable ones first; agreements of the company first."""
+    raise NotImplementedError
+
+
+@router.get("/organizations/{organization_id}/selectors")
+def get_selectors(organization_id: SourceId, database: Database) -> Selectors:
+    """The one-to-many editor of an organization."""
+    raise NotImplementedError
+
+
+@router.put("/organizations/{organization_id}/selectors")
+def put_selectors(
+    organization_id: SourceId, given: SelectorsGiven, person: Editor, database: Database
+) -> SelectorsChanged:
+    """Store all selectors of the organization at once; 409 when somebody changed them meanwhile."""
+    raise NotImplementedError
+
+
+@router.get("/history")
+def get_history(
+    table: HistoryTable, key: Annotated[str, Query(min_length=1, max_length=300)], database: Database
+) -> list[Change]:
+    """Who changed one row, when, before and after; newest first, at most 200."""
+    raise NotImplementedError

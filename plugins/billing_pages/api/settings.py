@@ -10,6 +10,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from billing_pages.api.common import BillingPeriod, ConnectWiseId, Given
+from billing_pages.database import Database
+from billing_pages.security import Admin
 
 router = APIRouter()
 
@@ -158,3 +160,61 @@ class SimulationState(BaseModel):
     customers: list[SimulatedCustomer]
     lines: list[SimulatedLine]
     changed_lines: int
+
+
+# -- routes ------------------------------------------------------------------------------------------------------------
+
+
+@router.get("/connections")
+def get_connections() -> list[ConnectionState]:
+    """The three connections, as far as they may be shown."""
+    raise NotImplementedError
+
+
+@router.post("/connections/{connection_id}/test")
+def test_connection(connection_id: ConnectionId, person: Admin) -> ConnectionTest:
+    """Ask the service whether it accepts the connection."""
+    raise NotImplementedError
+
+
+@router.get("/settings")
+def get_settings(database: Database) -> list[Setting]:
+    """All settings, in the order of their groups."""
+    raise NotImplementedError
+
+
+@router.put("/settings/{key}")
+def put_setting(
+    key: Annotated[str, Field(max_length=60)], given: SettingChange, person: Admin, database: Database
+) -> Setting:
+    """Change a setting; 409 when somebody changed it meanwhile, 423 when it cannot change any more."""
+    raise NotImplementedError
+
+
+@router.get("/charge-types")
+def get_charge_types(database: Database) -> list[ChargeType]:
+    """The charge types with their rules; those that only stand on lines have version 0."""
+    raise NotImplementedError
+
+
+@router.put("/charge-types/{charge_type}")
+def put_charge_type(
+    charge_type: Annotated[str, Field(min_length=1, max_length=60)],
+    given: ChargeTypeChange,
+    person: Admin,
+    database: Database,
+) -> ChargeType:
+    """Change or define a charge type. It counts for lines loaded from now on, and for others by "apply rules again"."""
+    raise NotImplementedError
+
+
+@router.post("/simulations", status_code=202)
+def start_simulation(given: SimulationRequest, person: Admin, database: Database) -> SimulationState:
+    """Start a simulation in the background; 409 while another one runs."""
+    raise NotImplementedError
+
+
+@router.get("/simulations/{simulation_id}")
+def get_simulation(simulation_id: Annotated[int, Field(ge=1, le=2**63 - 1)], database: Database) -> SimulationState:
+    """A simulation, and its result once it is done."""
+    raise NotImplementedError
