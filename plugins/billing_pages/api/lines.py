@@ -1,13 +1,14 @@
-"""Mapping › Invoices, the review grid: lines with what ConnectWise will get, edits, bulk changes, export, and why."""
+"""The review grid (Mapping, Invoices): lines with what ConnectWise will get, edits, bulk changes, export, and why."""
 
 from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, HTTPException, Path, Query
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field, ValidationError
 
 from billing_pages.api.common import (
     BillingPeriod,
@@ -20,6 +21,8 @@ from billing_pages.api.common import (
     OutcomeMoney,
     Released,
 )
+from billing_pages.database import Database
+from billing_pages.security import Editor
 
 router = APIRouter()
 
@@ -39,7 +42,7 @@ class LineFilter(Given):
     """Which lines. Everything that is given counts at once; of a list, any of its entries."""
 
     periods: list[BillingPeriod] = Field([], max_length=24)
-    outcomes: list[Outcome] = []
+    outcomes: list[Outcome] = Field([], max_length=5)
     reason_codes: list[Annotated[str, Field(max_length=60)]] = Field([], max_length=60)
     organization_ids: list[Annotated[str, Field(max_length=100)]] = Field([], max_length=1000)
     invoice_number: Annotated[str, Field(max_length=100)] | None = None
@@ -189,7 +192,7 @@ class BulkValues(Given):
     """What a bulk change does. action set: the fields that are given; null takes typed values back.
 
     reset: all typed values are taken back. apply_rules: the charge type's rules of today. Days of a date field may be
-    relative: a date, or a rule name as in Settings › Configuration (first_day_of_charge_month ...).
+    relative: a date, or a rule name as in Settings, Configuration (first_day_of_charge_month ...).
     """
 
     action: Literal["set", "reset", "exclude", "include", "apply_rules"]
@@ -250,6 +253,9 @@ class BulkResult(BaseModel):
     message: str | None
 
 
+BulkStatus = Literal["to change", "changed", "unchanged", "conflict", "refused"]
+
+
 class BulkLine(BaseModel):
     """What became of one line of a bulk change."""
 
@@ -257,7 +263,7 @@ class BulkLine(BaseModel):
     organization_name: str
     invoice_number: str | None
     subscription_name: str | None
-    status: Literal["to change", "changed", "unchanged", "conflict", "refused"]
+    status: BulkStatus
     detail: str | None
 
 
@@ -318,3 +324,131 @@ class Story(BaseModel):
     connectwise: list[StoryField]
     proof: str | None
     changed_since: list[str]
+
+
+# -- what requests share -----------------------------------------------------------------------------------------------
+
+
+def given_filter(
+    filter: Annotated[  # noqa: A002 -- the name of the query parameter
+        str, Query(max_length=100_000, description="a LineFilter as JSON; without it: all lines")
+    ] = "{}",
+) -> LineFilter:
+    """The filter of a GET. 422 when it is none."""
+    try:
+        return LineFilter.model_validate_json(filter)
+    except ValidationError as error:
+        raise HTTPException(422, f"The filter cannot be read: {error.errors()[0]['msg']}") from None
+
+
+GivenFilter = Annotated[LineFilter, Depends(given_filter)]
+Sort = Annotated[
+    str,
+    Query(
+        pattern=rf"^-?({'|'.join(get_args(SortColumn))})$", description="a column, or -column for the other way round"
+    ),
+]
+Columns = Annotated[str | None, Query(max_length=2000, description="names of columns, separated by commas")]
+BulkId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+RunId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+Offset = Annotated[int, Query(ge=0, le=10_000_000)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Search = Annotated[str, Query(max_length=200)]
+
+
+# -- the grid ----------------------------------------------------------------------------------------------------------
+
+
+@router.get("/lines")
+def list_lines(
+    database: Database, chosen: GivenFilter, sort: Sort = "line_id", offset: Offset = 0, limit: Limit = 100
+) -> LinePage:
+    """A page of the lines that the filter finds."""
+    raise NotImplementedError
+
+
+@router.get("/lines/totals")
+def line_totals(database: Database, chosen: GivenFilter) -> LineTotals:
+    """The money of all lines that the filter finds."""
+    raise NotImplementedError
+
+
+@router.get("/lines/export.csv")
+def export_csv(
+    database: Database, chosen: GivenFilter, sort: Sort = "line_id", columns: Columns = None
+) -> StreamingResponse:
+    """The lines that the filter finds, as CSV (UTF-8). columns: names separated by commas; without it: all."""
+    raise NotImplementedError
+
+
+@router.get("/lines/export.xlsx")
+def export_xlsx(
+    database: Database, chosen: GivenFilter, sort: Sort = "line_id", columns: Columns = None
+) -> StreamingResponse:
+    """The lines that the filter finds, as an Excel workbook."""
+    raise NotImplementedError
+
+
+@router.get("/lines/{line_id}")
+def get_line(database: Database, line_id: LineId) -> Line:
+    """One line."""
+    raise NotImplementedError
+
+
+@router.patch("/lines/{line_id}")
+def change_line(database: Database, editor: Editor, line_id: LineId, change: LineChange) -> LineChanged:
+    """Type values for a line; it is decided again at once. 409: somebody else was quicker; 423: the line is locked."""
+    raise NotImplementedError
+
+
+@router.get("/lines/{line_id}/agreements")
+def agreements_of_line(database: Database, line_id: LineId, q: Search = "") -> list[Choice]:
+    """Agreements of the line's company, those first that fit."""
+    raise NotImplementedError
+
+
+@router.get("/lines/{line_id}/products")
+def products_of_line(database: Database, line_id: LineId, q: Search = "") -> list[Choice]:
+    """Products that the line may become."""
+    raise NotImplementedError
+
+
+@router.get("/lines/{line_id}/why")
+def why(database: Database, line_id: LineId) -> Story:
+    """The whole story of a line."""
+    raise NotImplementedError
+
+
+# -- bulk changes ------------------------------------------------------------------------------------------------------
+
+
+@router.post("/bulk/preview")
+def preview_bulk(database: Database, editor: Editor, request: BulkRequest) -> BulkPreview:
+    """What a bulk change would do; its selection is frozen for an hour."""
+    raise NotImplementedError
+
+
+@router.post("/bulk/{bulk_id}/apply")
+def apply_bulk(database: Database, editor: Editor, bulk_id: BulkId) -> BulkResult:
+    """Carry out a previewed bulk change, at most once."""
+    raise NotImplementedError
+
+
+@router.get("/bulk/{bulk_id}")
+def get_bulk(database: Database, bulk_id: BulkId) -> BulkResult:
+    """What became of a bulk change."""
+    raise NotImplementedError
+
+
+@router.get("/bulk/{bulk_id}/lines")
+def list_bulk_lines(
+    database: Database, bulk_id: BulkId, status: BulkStatus | None = None, offset: Offset = 0, limit: Limit = 100
+) -> BulkLinePage:
+    """What became of each line of a bulk change."""
+    raise NotImplementedError
+
+
+@router.get("/decisions/{run_id}")
+def get_decision(database: Database, run_id: RunId) -> Released:
+    """How far deciding again in the background has come."""
+    raise NotImplementedError
