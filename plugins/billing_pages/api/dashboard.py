@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from billing_pages.api.common import BillingPeriod, ConnectWiseId, Given, Money, Note, OutcomeMoney
+from billing_pages.database import Database
+from billing_pages.security import Admin, Approver
 
 router = APIRouter()
-
-
-class Me(BaseModel):
-    """Who is looking, and what they may do."""
-
-    name: str
-    permissions: list[Literal["read", "edit", "approve", "admin"]]
-    environment: str | None
 
 
 class SetupStep(BaseModel):
@@ -39,6 +33,13 @@ class Setup(BaseModel):
     steps: list[SetupStep]
     automated_daily_sync: bool
     automated_daily_sync_version: str
+
+
+class SyncSwitch(Given):
+    """Automated Daily Sync, on or off. version: automated_daily_sync_version as it was shown."""
+
+    on: bool
+    version: str = Field(max_length=100)
 
 
 class Period(BaseModel):
@@ -62,6 +63,14 @@ class CustomerMoney(BaseModel):
     excluded: Decimal
     awaiting_approval: Decimal
     in_doubt: Decimal
+
+
+class CustomerMoneyPage(BaseModel):
+    """A page of customers. total: how many rows (customer and currency) the period has."""
+
+    total: int
+    offset: int
+    customers: list[CustomerMoney]
 
 
 class HeldCause(BaseModel):
@@ -92,7 +101,7 @@ class Held(BaseModel):
 
 
 class Run(BaseModel):
-    """A run of the pipeline. progress: share of its tasks that ended, 0 to 100, while it runs (null: not known)."""
+    """A run of the pipeline. Progress while it runs, and the next run, are Airflow's to tell."""
 
     run_id: int
     dag_id: str
@@ -177,3 +186,105 @@ class Subscription(BaseModel):
     since: date | None
     paid_until: date | None
     amiss: str | None
+
+
+class SubscriptionPage(BaseModel):
+    """A page of subscriptions. total: how many the filter finds."""
+
+    total: int
+    offset: int
+    subscriptions: list[Subscription]
+
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Offset = Annotated[int, Query(ge=0, le=10_000_000)]
+Before = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
+CustomerSort = Literal[
+    "organization_name", "-organization_name", "currency", "-currency", "total", "-total", "delivered", "-delivered",
+    "held", "-held", "excluded", "-excluded", "awaiting_approval", "-awaiting_approval", "in_doubt", "-in_doubt",
+]  # fmt: skip
+
+
+@router.get("/setup")
+def setup(database: Database) -> Setup:
+    """What is set up, and what to do next. Asks no service."""
+    raise NotImplementedError
+
+
+@router.put("/automated-daily-sync")
+def switch_automated_daily_sync(switch: SyncSwitch, person: Admin, database: Database) -> Setup:
+    """Turn Automated Daily Sync on or off."""
+    raise NotImplementedError
+
+
+@router.get("/periods")
+def periods(database: Database) -> list[Period]:
+    """The newest 24 billing periods with their money by outcome, newest first."""
+    raise NotImplementedError
+
+
+@router.get("/money")
+def money(
+    database: Database,
+    period: BillingPeriod,
+    sort: CustomerSort = "-total",
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> CustomerMoneyPage:
+    """A billing period's money by customer and currency."""
+    raise NotImplementedError
+
+
+@router.get("/held")
+def held(database: Database, period: BillingPeriod | None = None) -> Held:
+    """Held money, by cause and by age; of one billing period, or of all."""
+    raise NotImplementedError
+
+
+@router.get("/runs")
+def runs(database: Database, limit: Limit = 20, before: Before = None) -> list[Run]:
+    """Runs, newest first. before: older ones than this run_id."""
+    raise NotImplementedError
+
+
+@router.get("/pauses")
+def pauses(database: Database) -> list[Pause]:
+    """All pauses that last."""
+    raise NotImplementedError
+
+
+@router.post("/pauses")
+def set_pause(pause: PauseRequest, person: Approver, database: Database) -> list[Pause]:
+    """Pause delivery."""
+    raise NotImplementedError
+
+
+@router.post("/pauses/end")
+def end_pause(pause: EndPauseRequest, person: Approver, database: Database) -> list[Pause]:
+    """End a pause."""
+    raise NotImplementedError
+
+
+@router.get("/parked")
+def parked(database: Database) -> list[Parked]:
+    """What bounds park now."""
+    raise NotImplementedError
+
+
+@router.post("/parked/allow")
+def allow(allowed: AllowRequest, person: Approver, database: Database) -> list[Parked]:
+    """Let what a bound parks pass; the next run plans it."""
+    raise NotImplementedError
+
+
+@router.get("/subscriptions")
+def subscriptions(
+    *,
+    database: Database,
+    amiss: bool = False,
+    q: Annotated[str, Query(max_length=200)] = "",
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> SubscriptionPage:
+    """What customers run. amiss: only where something is amiss."""
+    raise NotImplementedError

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel
+
+from billing_pages.api.common import ConnectWiseId
+from billing_pages.api.dashboard import Before, Limit
+from billing_pages.database import Database
 
 router = APIRouter()
 
@@ -41,3 +45,81 @@ class LogTiles(BaseModel):
     errors: int
     warnings: int
     last_update: datetime | None
+
+
+class Attempt(BaseModel):
+    """One write to ConnectWise: who sent what when, and the answer.
+
+    answer: ok, fail (certainly not applied), unknown (the answer was lost), or none yet. detail: ConnectWise's words.
+    delivery_key: of the Addition; of an agreement that is created: its agreement key.
+    """
+
+    attempt_id: int
+    attempted_at: datetime
+    answered_at: datetime | None
+    operation: Literal["create", "activate", "update", "neutralise", "deactivate", "create_agreement"]
+    answer: Literal["ok", "fail", "unknown", "none yet"]
+    detail: str
+    delivery_key: str
+    connectwise_addition_id: int | None
+    agreement_id: int | None
+    agreement_name: str | None
+    company_id: int | None
+    company_name: str | None
+    subscription_id: str | None
+    invoice_numbers: list[str]
+    plan_id: int | None
+    run_id: int | None
+    approved_by: str | None
+    worker: str
+
+
+class AttemptPage(BaseModel):
+    """Writes, newest first. next_before: pass it as `before` for older ones; null: there are none."""
+
+    attempts: list[Attempt]
+    next_before: int | None
+
+
+Text = Annotated[str | None, Query(max_length=300)]
+
+
+@router.get("/logs")
+def logs(
+    *,
+    database: Database,
+    levels: Annotated[list[Level] | None, Query(max_length=3)] = None,
+    q: Text = None,
+    run_id: Before = None,
+    code: Text = None,
+    ledger: bool = False,
+    before: Before = None,
+    after: Before = None,
+    limit: Limit = 100,
+) -> LogPage:
+    """Log entries, newest first: of the last 30 days, or (ledger) all there are.
+
+    before: older than this log_entry_id. after: newer than it, for a page that looks again and again.
+    """
+    raise NotImplementedError
+
+
+@router.get("/logs/tiles")
+def log_tiles(database: Database) -> LogTiles:
+    """Figures of the last 30 days."""
+    raise NotImplementedError
+
+
+@router.get("/attempts")
+def attempts(
+    database: Database,
+    delivery_key: Text = None,
+    addition_id: ConnectWiseId | None = None,
+    subscription_id: Text = None,
+    invoice_number: Text = None,
+    plan_id: Before = None,
+    before: Before = None,
+    limit: Limit = 100,
+) -> AttemptPage:
+    """The delivery ledger: every write to ConnectWise, newest first. before: older than this attempt_id."""
+    raise NotImplementedError

@@ -6,11 +6,14 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from billing_pages.api.common import BillingPeriod, Given, Money, Note
-from billing_pages.api.dashboard import Run
+from billing_pages.api.common import BillingPeriod, ConnectWiseId, Given, Money, Note
+from billing_pages.api.dashboard import Before, Limit, Offset, Run
+from billing_pages.database import Database
+from billing_pages.security import Approver
 
 router = APIRouter()
 
@@ -61,6 +64,15 @@ class PlanCustomer(BaseModel):
     held_amount: Decimal
 
 
+class PlanBound(BaseModel):
+    """A bound that parks the plan. bound_key and figure: what api/parked/allow takes."""
+
+    bound_key: str
+    title: str
+    figure: Decimal
+    detail: str
+
+
 class PlanDetail(BaseModel):
     """A plan as a person approves it. fingerprint: of all its items; the approval carries it.
 
@@ -72,7 +84,7 @@ class PlanDetail(BaseModel):
     fingerprint: str
     counts: list[PlanCount]
     customers: list[PlanCustomer]
-    bounds: list[str]
+    bounds: list[PlanBound]
     stale_items: int
     kept: int
     held: list[Money]
@@ -81,9 +93,11 @@ class PlanDetail(BaseModel):
 
 
 class PlanItem(BaseModel):
-    """One thing that the plan does, before and after. plan_item_id is null for an agreement to create."""
+    """One thing that the plan does, before and after. plan_item_id is null for an agreement to create: its company_id
+    tells it apart (ApproveRequest.leave_out_agreements)."""
 
     plan_item_id: int | None
+    delivery_key: str
     action: PlanAction
     state: ItemState
     is_stale: bool
@@ -117,10 +131,14 @@ class PlanItemPage(BaseModel):
 
 
 class ApproveRequest(Given):
-    """Approve the plan as it was shown. leave_out: items that shall not be delivered by it; the next run plans them."""
+    """Approve the plan as it was shown. leave_out: items that shall not be delivered by it; the next run plans them.
+
+    leave_out_agreements: companies whose agreement shall not be created by it.
+    """
 
     fingerprint: str = Field(max_length=100)
-    leave_out: list[Annotated[int, Field(ge=1)]] = Field([], max_length=50_000)
+    leave_out: list[Annotated[int, Field(ge=1, le=2**63 - 1)]] = Field([], max_length=50_000)
+    leave_out_agreements: list[ConnectWiseId] = Field([], max_length=5000)
 
 
 class RejectRequest(Given):
@@ -160,3 +178,87 @@ class RunOfDag(BaseModel):
 
     run: Run | None
     plan: PlanDetail | None
+
+
+PlanId = Annotated[int, Path(ge=1, le=2**63 - 1)]
+ItemSort = Literal[
+    "plan_item_id", "-plan_item_id", "company_name", "-company_name", "agreement_name", "-agreement_name",
+    "product", "-product", "action", "-action", "state", "-state", "amount", "-amount", "effective_date",
+    "-effective_date",
+]  # fmt: skip
+
+
+@router.get("/plans")
+def plans(database: Database, limit: Limit = 20, before: Before = None) -> list[PlanSummary]:
+    """Plans, newest first. before: older ones than this plan_id."""
+    raise NotImplementedError
+
+
+@router.get("/plans/{plan_id}")
+def plan(plan_id: PlanId, database: Database) -> PlanDetail:
+    """A plan as a person approves it."""
+    raise NotImplementedError
+
+
+@router.get("/plans/{plan_id}/items")
+def plan_items(
+    plan_id: PlanId,
+    database: Database,
+    q: Annotated[str, Query(max_length=200)] = "",
+    company_id: ConnectWiseId | None = None,
+    action: PlanAction | None = None,
+    state: ItemState | None = None,
+    sort: ItemSort = "company_name",
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> PlanItemPage:
+    """What the plan does, thing by thing."""
+    raise NotImplementedError
+
+
+@router.post("/plans/{plan_id}/approve")
+def approve(plan_id: PlanId, approval: ApproveRequest, person: Approver, database: Database) -> PlanDetail:
+    """Approve the plan, or a part of it; then trigger the DAG apply_plan."""
+    raise NotImplementedError
+
+
+@router.post("/plans/{plan_id}/reject")
+def reject(plan_id: PlanId, rejection: RejectRequest, person: Approver, database: Database) -> PlanDetail:
+    """Reject the plan; the next run makes another one."""
+    raise NotImplementedError
+
+
+@router.get("/plans/{plan_id}/proof")
+def proof(
+    *,
+    plan_id: PlanId,
+    database: Database,
+    only_different: bool = False,
+    limit: Limit = 50,
+    offset: Offset = 0,
+) -> ProofPage:
+    """The proof of the plan's run, invoice by invoice."""
+    raise NotImplementedError
+
+
+@router.get("/plans/{plan_id}/export.csv", response_class=StreamingResponse)
+def export_csv(plan_id: PlanId, database: Database) -> StreamingResponse:
+    """All items of the plan as CSV."""
+    raise NotImplementedError
+
+
+@router.get("/plans/{plan_id}/export.xlsx", response_class=StreamingResponse)
+def export_xlsx(plan_id: PlanId, database: Database) -> StreamingResponse:
+    """All items of the plan as XLSX."""
+    raise NotImplementedError
+
+
+@router.get("/dag-run")
+def dag_run(
+    database: Database,
+    dag_id: Annotated[str, Query(min_length=1, max_length=250)],
+    dag_run_id: Annotated[str, Query(min_length=1, max_length=250)],
+    plan_id: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+) -> RunOfDag:
+    """The run of a DAG run, and its plan. plan_id: of a DAG run of apply_plan, the plan that it applies."""
+    raise NotImplementedError
