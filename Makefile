@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Ports of the local stack, e.g. `make demo AIRFLOW_PORT=9080`; empty means the default.
 export AIRFLOW_PORT POSTGRES_PORT SANDBOX_PORT LOCAL_POSTGRES
 
-.PHONY: help install demo stop status test test-fast prove business check format lock clean
+.PHONY: help install pages demo stop status test test-fast fuzz prove business check format lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -22,7 +22,10 @@ install:  ## virtual environment with the locked packages
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is %s. Name one: make PYTHON=python3.12 ..." % sys.version.split()[0])'
 	@PYTHONPATH=include $(PYTHON) -m local_stack.install $(VENV)
 
-demo: install  ## a whole night against the sandbox, then the Airflow UI until Ctrl-C (STAY=0: stop at the end)
+pages: install  ## build the front end of the review pages, if something in it changed
+	@$(RUN) -m local_stack pages
+
+demo: pages  ## a whole night against the sandbox, then the Airflow UI until Ctrl-C (STAY=0: stop at the end)
 	@$(RUN) -m local_stack demo --stay=$(STAY)
 
 status: install  ## what of the local stack is running
@@ -31,10 +34,10 @@ status: install  ## what of the local stack is running
 stop:  ## stop what `make demo` started
 	@test ! -x $(RUN) || $(RUN) -m local_stack stop
 
-test: install  ## all tests (ARGS="-k name" chooses, WORKERS=1 runs them one by one)
+test: pages  ## all tests (ARGS="-k name" chooses, WORKERS=1 runs them one by one)
 	$(RUN) -m pytest $(PARALLEL) $(ARGS)
 
-test-fast: install  ## all tests but those that start Airflow servers
+test-fast: pages  ## all tests but those that start Airflow servers
 	$(RUN) -m pytest $(PARALLEL) -m "not e2e" $(ARGS)
 
 prove: install  ## the proof campaign: kills, overlaps, faults ... (SEED=7, ARGS="--quick --part kills")
@@ -43,7 +46,7 @@ prove: install  ## the proof campaign: kills, overlaps, faults ... (SEED=7, ARGS
 business: install  ## 15 months of a business against the rules (SEEDS=200, SEED=7, ARGS="--mutations --save")
 	@PYTHONPATH=include:plugins:tests/helpers:tests $(RUN) -m business --seeds $(or $(SEEDS),20) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-check: install  ## ruff, mypy, sqlfluff
+check: install  ## ruff, mypy, sqlfluff, and TypeScript's own check of the pages
 	@$(RUN) -m local_stack check
 
 format: install  ## let ruff and sqlfluff mend what they can
@@ -53,5 +56,6 @@ lock: install  ## write the lock files anew from requirements*.txt
 	@$(RUN) -m local_stack lock
 
 clean: stop  ## remove all local state (databases, logs, secrets) and caches; the virtual environment stays
-	rm -rf .local .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .local .pytest_cache .mypy_cache .ruff_cache .hypothesis .schemathesis
+	rm -rf plugins/billing_pages/static plugins/billing_pages/frontend/node_modules
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

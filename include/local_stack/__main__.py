@@ -53,8 +53,16 @@ def status() -> None:
 
 
 @app.command()
+def pages() -> None:
+    """Build the front end of the review pages, if something in it changed."""
+    from local_stack import pages
+
+    pages.build()
+
+
+@app.command()
 def check() -> None:
-    """ruff, mypy, sqlfluff."""
+    """ruff, mypy, sqlfluff, and the front end's own check."""
     from local_stack import checks
 
     raise typer.Exit(0 if checks.check() else 1)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from local_stack import pages
 from local_stack.console import console
 from local_stack.settings import ROOT
 
@@ -38,6 +39,8 @@ def check() -> bool:
     }
     if any((ROOT / SQL).rglob("*.sql")):
         results["sqlfluff"] = _run("sqlfluff", ["-m", "sqlfluff", "lint", "--processes", "2", str(SQL)])
+    console.print("[bold]npm run check[/bold]")
+    results["npm run check"] = pages.run_script("check")
     failed = [name for name, passed in results.items() if not passed]
     console.print(f"[red]failed: {', '.join(failed)}[/red]" if failed else "[green]all checks passed[/green]")
     return not failed
