@@ -35,7 +35,7 @@ from billing_sync.migrate import migrate, pending
 from billing_sync.rules import import_rules, read_rules_file
 from billing_sync.run import open_run, period_of
 from billing_sync.selectors import import_selectors, read_selector_file
-from billing_sync.settings import PARSERS, set_setting
+from billing_sync.settings import parse_setting, set_setting
 
 log = logging.getLogger(__name__)
 
@@ -177,14 +177,9 @@ def simulate(dsn: str, first: date, last: date, changes: Changes, *, csv: Path |
 def _checked(changes: Changes) -> dict[str, pd.DataFrame]:
     """The files of the changes, read; everything that can be found wrong without the database is."""
     for key, text in changes.settings.items():
-        if key not in PARSERS:
-            raise ConfigurationError(f"There is no setting {key!r}. Known settings: {', '.join(sorted(PARSERS))}.")
+        parse_setting(key, text)
         if key in NOT_SIMULATED:
             raise ConfigurationError(f"Setting {key} decides nothing about a line that is loaded: nothing to simulate.")
-        try:
-            PARSERS[key](text)
-        except ValueError as wanted:
-            raise ConfigurationError(f"Setting {key} cannot be {text!r}: it takes {wanted}.") from None
     files = {kind: read_mapping_file(path, kind) for kind, path in changes.mappings.items()}
     if changes.rules is not None:
         files["rules"] = read_rules_file(changes.rules)

@@ -71,17 +71,16 @@ def preflight(
 
 def _settings(connection: Connection) -> str:
     """All settings have values that the pipeline knows: somebody may have changed the table by hand."""
-    from billing_sync.settings import PARSERS, all_settings
+    from billing_sync.settings import SETTINGS, all_settings, setting_text
 
     stored = {key: value for key, value, _ in all_settings(connection)}
-    wrong = [f"{key} is missing in table billing.setting" for key in sorted(PARSERS.keys() - stored.keys())]
+    wrong = [f"{key} is missing in table billing.setting" for key in sorted(SETTINGS.keys() - stored.keys())]
     for key, value in stored.items():
-        if value is None or key not in PARSERS:
+        if value is None or key not in SETTINGS:
             continue
-        text = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
-        text = ", ".join(map(str, text)) if isinstance(text, list) else str(text)
+        text = setting_text(key, value)
         try:
-            parsed = PARSERS[key](text)
+            parsed = SETTINGS[key].takes.parse(text)
         except ValueError as wanted:
             wrong.append(f"{key} is {text!r} and takes {wanted}")
         else:

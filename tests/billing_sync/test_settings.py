@@ -11,7 +11,7 @@ from prepared import Prepared
 
 from billing_sync.errors import ConfigurationError
 from billing_sync.payload import MarkerCarrier
-from billing_sync.settings import FIXED_ONCE_DELIVERED, PARSERS, all_settings, get_setting, set_setting
+from billing_sync.settings import FIXED_ONCE_DELIVERED, SETTINGS, all_settings, get_setting, set_setting
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_an_unknown_setting_is_answered_with_those_there_are(shared: Pipeline) -
 
 def test_every_stored_setting_has_a_parser_and_a_description(shared: Pipeline) -> None:
     known = all_settings(shared.connection)
-    assert [key for key, _, _ in known] == sorted(PARSERS)
+    assert [key for key, _, _ in known] == sorted(SETTINGS)
     assert all(description for _, _, description in known)
 
 

@@ -30,7 +30,7 @@ from billing_sync.db import SQL_DIR
 from billing_sync.errors import ConfigurationError
 from billing_sync.mappings import export_mappings, import_mappings, read_mapping_file
 from billing_sync.rules import export_rules, import_rules, read_rules_file
-from billing_sync.settings import PARSERS
+from billing_sync.settings import SETTINGS
 from billing_sync.simulate import (
     DECISIONS,
     NOT_SIMULATED,
@@ -370,13 +370,13 @@ def test_each_setting_that_decides_is_simulated(world: World) -> None:
     )
     text += world.value("select string_agg(definition, '') from pg_views where schemaname in ('billing', 'mapping')")
 
-    deciding = {key for key in PARSERS if f"'{key}'" in text} - {
+    deciding = {key for key in SETTINGS if f"'{key}'" in text} - {
         "environment",
         "marker_carrier",
         "marker_custom_field_id",
     }
     assert deciding.isdisjoint(NOT_SIMULATED)
-    assert set(PARSERS) == deciding | set(NOT_SIMULATED), "a setting decides nothing: add it to simulate.NOT_SIMULATED"
+    assert set(SETTINGS) == deciding | set(NOT_SIMULATED), "a setting decides nothing: add it to simulate.NOT_SIMULATED"
 
 
 # -- the scratch database ----------------------------------------------------------------------------------------------

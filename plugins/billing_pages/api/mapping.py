@@ -1,4 +1,4 @@
-"""The mapping pages of organizations, offers and contracts: what becomes which, suggestions, one organization to many companies."""
+"""The mapping pages: what becomes which, suggestions with evidence, one organization to many companies."""
 
 from __future__ import annotations
 
