@@ -12,6 +12,12 @@ BillingSyncError
 │   ├── RateLimitedError      429; carries how long to wait
 │   ├── InDoubtError          ConnectWise's answers about one Addition were lost; the others go on
 │   └── OvertakenError        another worker has taken over the agreement
+├── EditError                 what a person wanted to change stays as it is; the message says why
+│   ├── NotFoundError         there is no such line, plan, bulk change …
+│   ├── StaleEditError        somebody else was quicker; carries what stands now
+│   ├── LockedError           the line is delivered, being delivered, or part of an approved plan
+│   ├── RefusedEditError      the value cannot be taken
+│   └── BusyError             a run is deciding right now: the same change goes through in a moment
 ├── WriteOutcomeUnknownError  a write was sent and its fate is not known: resumed by marker, never guessed
 └── ProofError                money is not where it should be: the run turns red
 """
@@ -83,6 +89,34 @@ class InDoubtError(TemporaryError):
 
 class OvertakenError(TemporaryError):
     """Another worker has taken over the agreement: this one has been silent for longer than its lease."""
+
+
+class EditError(BillingSyncError):
+    """What a person wanted to change stays as it is."""
+
+
+class NotFoundError(EditError):
+    """There is no such thing."""
+
+
+class StaleEditError(EditError):
+    """Somebody else changed it after the person had looked. current: what stands now."""
+
+    def __init__(self, message: str, *, current: object = None) -> None:
+        super().__init__(message)
+        self.current = current
+
+
+class LockedError(EditError):
+    """The line is delivered, being delivered, or part of an approved plan."""
+
+
+class RefusedEditError(EditError):
+    """A value that cannot be taken."""
+
+
+class BusyError(EditError):
+    """A run is deciding right now; the same change goes through in a moment."""
 
 
 class WriteOutcomeUnknownError(BillingSyncError):

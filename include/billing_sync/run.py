@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from billing_sync.db import Connection
 from billing_sync.errors import ConfigurationError
 
-RunKind = Literal["nightly", "manual", "backfill", "reference"]
+RunKind = Literal["nightly", "manual", "backfill", "reference", "review"]
 
 
 def parse_billing_period(text: str) -> date:
@@ -87,7 +87,7 @@ def open_run(
 def finish_run(connection: Connection, run_id: int, *, is_failed: bool = False) -> str:
     """Write how a run ended, and that its plan is applied when nothing of it is left; returns the run's state.
 
-    is_failed: a task of it failed. Else succeeded, once it is proven (a reference run needs no proof), or
+    is_failed: a task of it failed. Else succeeded, once it is proven (kinds reference and review need no proof), or
     awaiting_approval, if its plan waits for a person (an empty one only if a bound parks it).
     """
     with connection.transaction():
@@ -110,7 +110,7 @@ def finish_run(connection: Connection, run_id: int, *, is_failed: bool = False) 
             update audit.run set
                 state = case
                     when %(is_failed)s then 'failed'
-                    when kind = 'reference' then 'succeeded'
+                    when kind in ('reference', 'review') then 'succeeded'
                     when proven_at is null or exists (
                         select from delivery.plan as plan where plan.run_id = run.run_id and plan.state = 'approved'
                     ) then 'failed'

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated
 
 from fastapi import Depends
@@ -23,3 +24,16 @@ def open_database(person: Reader) -> Iterator[Connection]:
 
 
 Database = Annotated[Connection, Depends(open_database)]
+
+
+def open_another(person: Reader) -> Callable[[], AbstractContextManager[Connection]]:
+    """Opens further connections on behalf of the person, for what goes on after the request."""
+
+    @contextmanager
+    def another() -> Iterator[Connection]:
+        yield from open_database(person)
+
+    return another
+
+
+Connect = Annotated[Callable[[], AbstractContextManager[Connection]], Depends(open_another)]

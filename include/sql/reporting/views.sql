@@ -29,13 +29,7 @@ select
     line.unit_price,
     line.total_price,
     line.currency,
-    case
-        when carried.line_id is not null and ledger.state in ('delivered', 'conflict') then 'delivered'
-        when carried.line_id is not null then 'in doubt'
-        when decision.outcome = 'excluded' then 'excluded'
-        when decision.outcome = 'deliver' then 'awaiting approval'
-        else 'held'
-    end as outcome,
+    billing.line_outcome(ledger.state, decision.outcome) as outcome,
     coalesce(carried.amount, 0) as delivered_amount,
     ledger.agreement_id as delivered_agreement_id,
     ledger.connectwise_addition_id,
@@ -609,8 +603,9 @@ left join lateral (
 cross join lateral (
     select count(*) as planned_additions, coalesce(sum(item.amount), 0) as planned_amount
     from delivery.plan_item as item where item.plan_id = plan.plan_id
-) as planned;
-comment on view reporting.run is 'Runs with their newest plan, number of writes, errors and warnings.';
+) as planned
+where run.kind <> 'review';
+comment on view reporting.run is 'Runs of the pipeline with their newest plan, number of writes, errors and warnings.';
 
 create view reporting.log_entry as
 select log_entry_id, run_id, level, code, message, subject, logged_at

@@ -25,6 +25,8 @@ class Given(BaseModel):
 class Money(BaseModel):
     """A sum in one currency, and how many lines make it."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     currency: str
     amount: Decimal
     lines: int
@@ -48,11 +50,15 @@ class Change(BaseModel):
 class Released(BaseModel):
     """What a change did to open lines once they were decided again.
 
-    state: done, or running when there are so many lines that it goes on in the background (run_id tells which run).
+    state: done; running when there are so many lines that it goes on in the background (run_id tells which run); later
+    when a run was just deciding: the change is stored, and the next run decides by it; failed: the same, since deciding
+    again broke off.
     released: lines that were held and are free now; held: lines that were free and are held now.
     """
 
-    state: Literal["done", "running"]
+    model_config = ConfigDict(from_attributes=True)
+
+    state: Literal["done", "running", "later", "failed"]
     run_id: int | None = None
     decided: int = 0
     released: list[Money] = []
