@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache, lru_cache
 
 import numpy as np
 import pandas as pd
 from anyascii import anyascii
-from cleanco import basename
+from cleanco import prepare_default_terms
 from rapidfuzz import fuzz, process
 
 from billing_sync.db import Connection
@@ -24,6 +25,7 @@ from billing_sync.mappings import KINDS, not_formulas
 
 SIMILAR_FROM = 80  # of 100; below it names of different customers are "similar", too
 SIMILAR_AT_MOST = 5  # candidates per entry for which nothing but a similar name speaks
+_LEGAL_FORMS: list[tuple[int, list[str]]] = prepare_default_terms()  # words of each, the longest first
 ROWS_AT_ONCE = 1000  # of the matrix of all names by all names: 5 MB for 5,000 companies
 
 
@@ -57,6 +59,12 @@ class Target:
     identifiers: tuple[tuple[str, str], ...]  # what may be looked up exactly: ("identifier", "ACME"), ("id", "201")
     vat_number: str | None = None
     mapped_from: tuple[str, ...] = ()  # names of those whose approved mapping it is already
+    may_be_shared: bool = False  # several offers may become one product
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether another mapping to it would be unusual."""
+        return bool(self.mapped_from) and not self.may_be_shared
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,19 @@ class Candidate:
     evidence: tuple[Evidence, ...]
     similarity: int
 
+    @property
+    def strength(self) -> Strength:
+        """Of the strongest evidence."""
+        return self.evidence[0].strength
+
+    @property
+    def score(self) -> int:
+        """How much speaks for it, 0 to 100; to compare candidates, not a probability."""
+        return {
+            Strength.IDENTIFIER: 100, Strength.VAT_NUMBER: 97, Strength.EXACT_NAME: 93, Strength.SAME_WORDS: 88,
+            Strength.SIMILAR_NAME: self.similarity * 85 // 100,
+        }[self.strength]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -75,6 +96,16 @@ class Suggestion:
     source_id: str
     source_name: str
     candidates: tuple[Candidate, ...]
+
+    @property
+    def only_strong(self) -> Candidate | None:
+        """The candidate that can be approved among many others without a second look, if there is one: an identifier,
+        a VAT number or exactly the name speaks for it, nothing but a similar name for any other, and no other
+        organization has the company."""
+        strong = [one for one in self.candidates if one.strength >= Strength.SAME_WORDS]
+        if len(strong) != 1 or strong[0].strength == Strength.SAME_WORDS or strong[0].target.unusable:
+            return None
+        return None if strong[0].target.is_taken else strong[0]
 
 
 @dataclass(frozen=True)
@@ -95,18 +126,23 @@ class _Index:
     by_words: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
-def suggest(connection: Connection, kind_name: str, *, decided: bool = False) -> list[Suggestion]:
+def suggest(
+    connection: Connection, kind_name: str, *, decided: bool = False, source_ids: Collection[str] | None = None
+) -> list[Suggestion]:
     """Candidates for each organization (`organizations`) or offer (`offers`) that nobody has decided yet.
 
-    decided: for those that are decided already, too. An entry without any candidate is there with none.
-    Raises ConfigurationError for another kind.
+    decided: for those that are decided already, too; source_ids: for these only. An entry without any candidate is
+    there with none. Raises ConfigurationError for another kind.
     """
-    if kind_name == "organizations":
-        sources, targets, words = _organizations(connection, decided=decided), _companies(connection), company_words
-    elif kind_name == "offers":
-        sources, targets, words = _offers(connection, decided=decided), _products(connection), plain_words
-    else:
+    if kind_name not in ("organizations", "offers"):
         raise ConfigurationError(f"There are no suggestions for {kind_name!r}. Known: organizations, offers.")
+    named = None if source_ids is None else sorted(source_ids)
+    words = company_words if kind_name == "organizations" else plain_words
+    read = _organizations if kind_name == "organizations" else _offers
+    sources = read(connection, decided=decided, source_ids=named)
+    if not sources:
+        return []
+    targets = _companies(connection) if kind_name == "organizations" else _products(connection)
 
     target_words = [words(target.name or "") for target in targets]
     index = _index_of(targets, target_words)
@@ -157,15 +193,32 @@ def suggestions_frame(kind_name: str, suggestions: Iterable[Suggestion]) -> pd.D
 # -- names and numbers made comparable ---------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=200_000)
 def plain_words(name: str) -> str:
     """The words of a name in lower case and ASCII, in order of the alphabet: "Café  B.V." as "bv cafe"."""
     text = anyascii(name).casefold().replace("&", " and ")
     return " ".join(sorted(re.sub(r"[^a-z0-9]+", " ", re.sub(r"[.']", "", text)).split()))
 
 
+@lru_cache(maxsize=200_000)
 def company_words(name: str) -> str:
     """As plain_words, without the legal form: "Müller GmbH & Co. KG" as "muller"."""
-    return plain_words(basename(anyascii(name))) or plain_words(name)
+    words = re.sub(r"[^.\w]+$", "", anyascii(name).casefold()).split()
+    bare = [re.sub(r"[.,-]", "", word) for word in words]
+    # As cleanco.basename does, but for the accents, which are gone already, and the forms that cannot be in it.
+    for number in sorted({number for word in set(bare) for number in _forms_by_last_word().get(word, ())}):
+        form = _LEGAL_FORMS[number][1]
+        if bare[-len(form) :] == form:
+            del bare[-len(form) :], words[-len(form) :]
+    return plain_words(" ".join(words)) or plain_words(name)
+
+
+@cache
+def _forms_by_last_word() -> dict[str, list[int]]:
+    found: dict[str, list[int]] = defaultdict(list)
+    for number, (_, form) in enumerate(_LEGAL_FORMS):
+        found[form[-1]].append(number)
+    return found
 
 
 def _vat_parts(number: str | None) -> tuple[str, str] | None:
@@ -236,15 +289,16 @@ def _rank(candidate: Candidate) -> tuple[object, ...]:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _organizations(connection: Connection, *, decided: bool) -> list[_Source]:
+def _organizations(connection: Connection, *, decided: bool, source_ids: list[str] | None) -> list[_Source]:
     rows = connection.execute(
         """
         select organization_id, name, erp_id, vat_number
         from mapping.organization join mapping.organization_mapping using (organization_id)
-        where not is_gone and (decided_by is null or %s)
+        where not is_gone and (decided_by is null or %(decided)s)
+            and (%(source_ids)s::text[] is null or organization_id = any(%(source_ids)s))
         order by name, organization_id
         """,
-        [decided],
+        {"decided": decided, "source_ids": source_ids},
     ).fetchall()
     return [_Source(key, name, (("erpId", erp_id),) if erp_id else (), vat) for key, name, erp_id, vat in rows]
 
@@ -270,15 +324,16 @@ def _companies(connection: Connection) -> list[Target]:
     ]
 
 
-def _offers(connection: Connection, *, decided: bool) -> list[_Source]:
+def _offers(connection: Connection, *, decided: bool, source_ids: list[str] | None) -> list[_Source]:
     rows = connection.execute(
         """
         select offer_id, coalesce(name, '')
         from mapping.offer join mapping.offer_mapping using (offer_id)
-        where decided_by is null or %s
+        where (decided_by is null or %(decided)s)
+            and (%(source_ids)s::text[] is null or offer_id = any(%(source_ids)s))
         order by name, offer_id
         """,
-        [decided],
+        {"decided": decided, "source_ids": source_ids},
     ).fetchall()
     return [_Source(key, name, (("offer id", key), ("name", name))) for key, name in rows]
 
@@ -299,7 +354,7 @@ def _products(connection: Connection) -> list[Target]:
     return [
         Target(
             key, identifier, description, product_class, unusable,
-            _named(identifier=identifier, vendor_SKU=vendor_sku), mapped_from=tuple(mapped_from),
+            _named(identifier=identifier, vendor_SKU=vendor_sku), mapped_from=tuple(mapped_from), may_be_shared=True,
         )
         for key, identifier, description, product_class, unusable, vendor_sku, mapped_from in rows
     ]  # fmt: skip
