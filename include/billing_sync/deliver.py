@@ -322,24 +322,8 @@ class Deliverer:
         log.info("%s is under way by another plan, or its lines were decided anew", item["delivery_key"])
 
     def _is_decided_otherwise(self, item: dict[str, Any]) -> bool:
-        """Whether a run after the plan held or excluded one of its lines, or put it on another Addition."""
-        lines = self._all(
-            """
-            select from delivery.plan_item_line as line
-            left join billing.line_decision as decision using (line_id)
-            where line.plan_item_id = %s
-                and (
-                    (decision.outcome, decision.delivery_key) is distinct from ('deliver', %s)
-                    or exists (
-                        select from billing.held_reason as reason
-                        join billing.held_reason_code as code using (reason_code)
-                        where reason.line_id = line.line_id and code.is_bound
-                    )
-                )
-            """,
-            [item["plan_item_id"], item["delivery_key"]],
-        )
-        return bool(lines)
+        """Whether a run after the plan held or excluded one of its lines, or gave it other values or another Addition."""
+        return bool(self._all("select from delivery.stale_item where plan_item_id = %s", [item["plan_item_id"]]))
 
     def _cycle_is_taken(self, item: dict[str, Any]) -> bool:
         """Whether another persistent Addition of the subscription carries one of the item's cycles since the plan."""
@@ -469,13 +453,14 @@ class Deliverer:
                         ('mapping.contract_mapping', coalesce(line.contract_id, invoice.contract_id)),
                         ('billing.override', line.line_id::text)
                     )
-                )) as decided_anew
+                ) or (decision.rules ->> 'override_version')::integer is distinct from override.version) as decided_anew
             from delivery.plan_item_line as planned
             join delivery.plan_item as item using (plan_item_id)
             join delivery.plan as plan using (plan_id)
             join billing.invoice_line as line using (line_id)
             join billing.invoice as invoice using (invoice_id)
             left join billing.override as override using (line_id)
+            left join billing.line_decision as decision using (line_id)
             where planned.plan_item_id = %s
             """,
             [item["plan_item_id"]],
