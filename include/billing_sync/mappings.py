@@ -6,7 +6,7 @@ suggestions.py proposes targets with evidence; selectors.py splits an organizati
 from __future__ import annotations
 
 import csv
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -290,12 +290,7 @@ def import_mappings(
         if approve:
             _refuse_unusable(connection, kind)
         names = ["recurring_mode"] if _has_variants(kind) and "recurring_mode" in frame else []
-        _store(connection, kind, kind.table, [kind.source_id], names, approve=approve, person=person)
-        if _has_variants(kind):
-            _store(
-                connection, kind, VARIANT_TABLE, [kind.source_id, "billing_frequency"], names,
-                approve=approve, person=person,
-            )  # fmt: skip
+        store_given(connection, kind, names, approve=approve, person=person)
     decided = frame["state"] if approve else frame["state"].where(frame["state"] == "", "")
     return ImportResult(
         rows=len(frame),
@@ -306,6 +301,22 @@ def import_mappings(
 
 
 def _copy_given(connection: Connection, kind: MappingKind, frame: pd.DataFrame) -> None:
+    rows = []
+    for line, row in zip(frame.index, frame.to_dict("records"), strict=True):
+        target = int(row[kind.target_id]) if row[kind.target_id] else None
+        frequency = row.get("billing_frequency", "") if _has_variants(kind) else ""
+        rows.append(
+            (
+                line, row[kind.source_id], frequency, target, row["state"] or None, row.get("recurring_mode") or None,
+                row["note"] or None,
+            )
+        )  # fmt: skip
+    copy_given(connection, rows)
+
+
+def copy_given(connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
+    """What `store_given` stores, in a temporary table of the transaction: line, source id, billing frequency (or ""),
+    target id, state (None: undecided), recurring mode and note of each entry."""
     connection.execute(
         """
         create temporary table given (
@@ -315,15 +326,8 @@ def _copy_given(connection: Connection, kind: MappingKind, frame: pd.DataFrame) 
         """
     )
     with connection.cursor() as cursor, cursor.copy("copy given from stdin") as copy:
-        for line, row in zip(frame.index, frame.to_dict("records"), strict=True):
-            target = int(row[kind.target_id]) if row[kind.target_id] else None
-            frequency = row.get("billing_frequency", "") if _has_variants(kind) else ""
-            copy.write_row(
-                (
-                    line, row[kind.source_id], frequency, target, row["state"] or None,
-                    row.get("recurring_mode") or None, row["note"] or None,
-                )
-            )  # fmt: skip
+        for row in rows:
+            copy.write_row(row)
 
 
 def _names(kind: MappingKind) -> dict[str, sql.Identifier]:
@@ -411,6 +415,21 @@ def _refuse_unusable(connection: Connection, kind: MappingKind) -> None:
         )
 
 
+def store_given(
+    connection: Connection, kind: MappingKind, more: list[str], *, approve: bool, person: str, take_back: bool = False
+) -> None:
+    """Store what `copy_given` has, each change with a new version.
+
+    more: further columns that are given. approve: states count; else everything is a proposal, and leaves what is
+    decided as it is. take_back: what has no state is undecided again.
+    """
+    keys = {kind.table: [kind.source_id]}
+    if _has_variants(kind):
+        keys[VARIANT_TABLE] = [kind.source_id, "billing_frequency"]
+    for table, key in keys.items():
+        _store(connection, kind, table, key, more, approve=approve, person=person, take_back=take_back)
+
+
 def _store(
     connection: Connection,
     kind: MappingKind,
@@ -420,6 +439,7 @@ def _store(
     *,
     approve: bool,
     person: str,
+    take_back: bool,
 ) -> None:
     values = [kind.target_id, "state", "note", *more]
     given = {kind.source_id: "source_id", kind.target_id: "target_id"}
@@ -441,7 +461,7 @@ def _store(
                 decided_by = excluded.decided_by, decided_at = excluded.decided_at, version = known.version + 1
             where ({known_values}, known.decided_by is null)
                 is distinct from ({excluded_values}, excluded.decided_by is null)
-                and (excluded.decided_by is not null or known.decided_by is null)
+                and (excluded.decided_by is not null or known.decided_by is null or %(take_back)s)
             """
         ).format(
             table=sql.Identifier(table),
@@ -458,5 +478,5 @@ def _store(
             known_values=columns(values, "known"),
             excluded_values=columns(values, "excluded"),
         ),
-        {"approve": approve, "person": person, "of_variants": table == VARIANT_TABLE},
+        {"approve": approve, "person": person, "of_variants": table == VARIANT_TABLE, "take_back": take_back},
     )
