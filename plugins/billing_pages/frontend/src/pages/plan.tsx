@@ -1,0 +1,10 @@
+import { Empty } from "../components/Empty";
+import { Page } from "../components/Page";
+
+export default function ThisPage() {
+  return (
+    <Page title="Plan">
+      <Empty title="This page is being built" />
+    </Page>
+  );
+}

@@ -1,0 +1,38 @@
+/// <reference types="vitest/config" />
+import react from "@vitejs/plugin-react";
+import { defineConfig } from "vite";
+
+// The server (app.py) writes the nonce and the base address into index.html; assets are relative to that base.
+const server = process.env.BILLING_PAGES_SERVER ?? "http://127.0.0.1:8090";
+
+export default defineConfig(({ command }) => ({
+  base: command === "serve" ? "/billing/" : "./",
+  plugins: [
+    react(),
+    {
+      name: "placeholders-in-dev",
+      apply: "serve",
+      transformIndexHtml: (html) => html.replaceAll("__BASE__", "/billing/"),
+    },
+  ],
+  // index.html's base is /billing/, the built files are served below /billing/static/
+  experimental: {
+    renderBuiltUrl: (filename, { hostType }) => (hostType === "html" ? `static/${filename}` : { relative: true }),
+  },
+  html: { cspNonce: "__NONCE__" },
+  build: {
+    outDir: "../static",
+    emptyOutDir: true,
+    assetsDir: "assets",
+    chunkSizeWarningLimit: 1000,
+    modulePreload: { polyfill: false },
+  },
+  server: {
+    port: 5173,
+    proxy: {
+      "/billing/api": server,
+      "/api/v2": server,
+    },
+  },
+  test: { environment: "node", include: ["src/**/*.test.ts"] },
+}));
