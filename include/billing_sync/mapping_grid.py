@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal
 from typing import Any, Literal
 
 from psycopg import sql
 from psycopg.rows import class_row
 
 from billing_sync.db import Connection
+from billing_sync.decide import Sum
 
 State = Literal["undecided", "approved", "excluded"]
 Key = tuple[str, str]  # source_id, billing_frequency ("" but for the variants of an offer)
@@ -118,15 +118,6 @@ _SORTED_BY = {
     "decided_at": "entry.decided_at",
     "held": "held.amount",
 }
-
-
-@dataclass(frozen=True)
-class Sum:
-    """Money in one currency, and how many lines make it."""
-
-    currency: str
-    amount: Decimal
-    lines: int
 
 
 @dataclass
