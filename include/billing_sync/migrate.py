@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 MIGRATIONS_DIR = SQL_DIR / "migrations"
 VIEWS_DIR = SQL_DIR / "reporting"
+ROLES_DIR = SQL_DIR / "roles"
 
 _LEDGER = """
 create table if not exists public.schema_migration (
@@ -69,7 +70,7 @@ def migrate(dsn: str) -> list[str]:
                     f"{file.name} was changed after it was applied to this database. "
                     "Put the file back as it was and write a new migration instead."
                 )
-        # Views hold no data: they are made anew, so that a change of a view needs no migration.
-        for file in sorted(VIEWS_DIR.glob("*.sql")):
+        # Views hold no data: they are made anew, so that a change of a view needs no migration. Rights follow them.
+        for file in [*sorted(VIEWS_DIR.glob("*.sql")), *sorted(ROLES_DIR.glob("*.sql"))]:
             connection.execute(file.read_text(encoding="utf-8"))
     return new

@@ -6,17 +6,24 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated
 
+import psycopg
 from fastapi import Depends
 
+from billing_pages.errors import UnavailableError
 from billing_pages.security import Reader
 from billing_sync.db import Connection
+from billing_sync.errors import BillingSyncError
+
+ROLE = "billing_web"
+SESSION = {"statement_timeout": "30s", "lock_timeout": "3s", "application_name": "billing pages"}
+MIGRATE = "Run: python -m billing_sync migrate"
+
+_up_to_date: set[str] = set()  # databases whose migrations were complete when this process first asked
 
 
 def open_database(person: Reader) -> Iterator[Connection]:
-    """A connection in autocommit mode, for this request only."""
-    from billing_hooks.billing_db import BillingDbHook
-
-    connection = BillingDbHook().get_conn(user=person.name)
+    """A connection in autocommit mode, for this request only. Raises UnavailableError."""
+    connection = connect(person.name)
     try:
         yield connection
     finally:
@@ -37,3 +44,61 @@ def open_another(person: Reader) -> Callable[[], AbstractContextManager[Connecti
 
 
 Connect = Annotated[Callable[[], AbstractContextManager[Connection]], Depends(open_another)]
+
+
+def connect(user: str) -> Connection:
+    """A connection that may do what the pages need and no more (migration 0014).
+
+    Over the Airflow connection billing_web if there is one, whose login may then be a member of the web role only;
+    else over billing_db. Raises UnavailableError that says what to do.
+    """
+    from billing_hooks.billing_db import BillingDbHook
+
+    try:
+        connection = BillingDbHook(_connection_id()).get_conn(user=user)
+    except BillingSyncError as error:
+        raise UnavailableError(str(error)) from None
+    try:
+        _become_web_role(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connection_id() -> str:
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    from billing_hooks.billing_db import BillingDbHook
+
+    try:
+        BillingDbHook.get_connection("billing_web")
+    except AirflowNotFoundException:
+        return "billing_db"
+    return "billing_web"
+
+
+def _become_web_role(connection: Connection) -> None:
+    from billing_sync.migrate import pending
+
+    name = f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}"
+    if name not in _up_to_date:
+        missing = pending(connection)
+        if missing:
+            raise UnavailableError(f"The billing database lacks {len(missing)} migrations. {MIGRATE}")
+        _up_to_date.add(name)
+    try:
+        connection.execute(f"set role {ROLE}")
+    except (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject):
+        raise UnavailableError(
+            f"The billing database has no role {ROLE}, with which alone the pages read and write. {MIGRATE} as an "
+            "owner that may create roles (docs/connections.md)."
+        ) from None
+    except psycopg.errors.InsufficientPrivilege:
+        raise UnavailableError(
+            f"The login of connection {_connection_id()} is not a member of role {ROLE} (docs/connections.md)."
+        ) from None
+    connection.execute(
+        "select " + ", ".join(["set_config(%s, %s, false)"] * len(SESSION)),
+        [word for setting in SESSION.items() for word in setting],
+    )
