@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, computed_field
 
 from billing_pages.api.common import BillingPeriod, ConnectWiseId, Given, Money, Note, OutcomeMoney
 from billing_pages.database import Database
@@ -48,6 +48,20 @@ class Period(BaseModel):
     billing_period: BillingPeriod
     invoices: int
     outcomes: list[OutcomeMoney]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def total(self) -> list[Money]:
+        """All outcomes added up, per currency."""
+        currencies = dict.fromkeys(sum_.currency for sum_ in self.outcomes)
+        return [
+            Money(
+                currency=currency,
+                amount=sum((each.amount for each in self.outcomes if each.currency == currency), Decimal(0)),
+                lines=sum(each.lines for each in self.outcomes if each.currency == currency),
+            )
+            for currency in currencies
+        ]
 
 
 class CustomerMoney(BaseModel):

@@ -141,6 +141,18 @@ class ApproveRequest(Given):
     leave_out_agreements: list[ConnectWiseId] = Field([], max_length=5000)
 
 
+class PlanSelection(BaseModel):
+    """What would be approved, and what would be left out; money per currency."""
+
+    items: int
+    creates: int
+    updates: int
+    agreements: int
+    customers: int
+    money: list[Money]
+    left_out: list[Money]
+
+
 class RejectRequest(Given):
     """The plan shall not be delivered. The next run makes another one."""
 
@@ -213,6 +225,12 @@ def plan_items(
     offset: Offset = 0,
 ) -> PlanItemPage:
     """What the plan does, thing by thing."""
+    raise NotImplementedError
+
+
+@router.post("/plans/{plan_id}/selection")
+def selection(plan_id: PlanId, approval: ApproveRequest, database: Database) -> PlanSelection:
+    """What an approval would comprise, for its confirmation; changes nothing. 409 as for the approval itself."""
     raise NotImplementedError
 
 
