@@ -141,6 +141,16 @@ class ApproveRequest(Given):
     leave_out_agreements: list[ConnectWiseId] = Field([], max_length=5000)
 
 
+class SelectedCustomer(BaseModel):
+    """A customer's part of what would be approved, in one currency."""
+
+    company_id: int
+    company_name: str
+    items: int
+    currency: str
+    amount: Decimal
+
+
 class PlanSelection(BaseModel):
     """What would be approved, and what would be left out; money per currency."""
 
@@ -148,9 +158,9 @@ class PlanSelection(BaseModel):
     creates: int
     updates: int
     agreements: int
-    customers: int
     money: list[Money]
     left_out: list[Money]
+    customers: list[SelectedCustomer]
 
 
 class RejectRequest(Given):
