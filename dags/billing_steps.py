@@ -140,13 +140,11 @@ def open_reference_run() -> int:
 def reopen_run_of_plan() -> int:
     """The run that made the plan of the params; refused unless the plan is approved."""
     from billing_hooks.billing_db import BillingDbHook
-    from billing_sync.plan import run_of_plan
-    from billing_sync.run import reopen_run
+    from billing_sync.plan import begin_delivery
 
+    context = get_current_context()
     with BillingDbHook().get_conn() as connection:
-        run_id = run_of_plan(connection, int(get_current_context()["params"]["plan_id"]))
-        reopen_run(connection, run_id)
-    return run_id
+        return begin_delivery(connection, int(context["params"]["plan_id"]), context["dag"].dag_id, context["run_id"])
 
 
 @task(task_display_name="Close the run", trigger_rule="all_done", retries=3)

@@ -403,15 +403,42 @@ def list_plans() -> None:
 
 
 @plan_app.command("approve")
-def approve_plan(plan_id: int, person: Person = ME) -> None:
-    """Approve a plan as it stands; the DAG apply_plan then delivers it."""
+def approve_plan(
+    plan_id: int,
+    leave_out: Annotated[
+        list[int] | None,
+        typer.Option(help="Plan item (reporting.plan_item) that it shall not deliver; may be repeated."),
+    ] = None,
+    leave_out_agreement: Annotated[
+        list[int] | None, typer.Option(help="Company whose agreement it shall not create; may be repeated.")
+    ] = None,
+    person: Person = ME,
+) -> None:
+    """Approve a plan as it stands, or a part of it; the DAG apply_plan then delivers it.
+
+    What is left out is planned again by the next run.
+    """
     from billing_sync.plan import approve_plan as approve
 
     with _database() as connection:
-        approve(connection, plan_id, person)
+        connection.execute("select set_config('billing.user', %s, false)", [person])
+        approve(connection, plan_id, person, leave_out=leave_out or (), leave_out_agreements=leave_out_agreement or ())
     console.print(
         f"plan {plan_id} is approved by {person}. Deliver it: trigger the DAG apply_plan with plan_id {plan_id}."
     )
+
+
+@plan_app.command("reject")
+def reject_plan(
+    plan_id: int, reason: Annotated[str, typer.Option(help="Why; stands in the audit trail.")], person: Person = ME
+) -> None:
+    """Reject a plan that waits: it is never delivered. Its lines stay open, the next run makes another plan."""
+    from billing_sync.plan import reject_plan as reject
+
+    with _database() as connection:
+        connection.execute("select set_config('billing.user', %s, false)", [person])
+        reject(connection, plan_id, person, reason)
+    console.print(f"plan {plan_id} is rejected by {person}; the next run makes another one")
 
 
 @bounds_app.command("list")

@@ -12,11 +12,12 @@ from prepared import Build, Prepared
 
 from billing_sync.db import connect, run_sql_file
 from billing_sync.decide import GROUP_LINES, MAKE_PLAN, STEPS
-from billing_sync.errors import ConfigurationError, TemporaryError
+from billing_sync.errors import ConfigurationError, NotFoundError, TemporaryError
 from billing_sync.plan import (
     approve_automatically,
     approve_plan,
     plan_of_run,
+    reject_plan,
     retry_addition,
     run_of_plan,
     say_awaiting_approval,
@@ -159,7 +160,7 @@ def test_a_dry_run_supersedes_nothing(waiting: tuple[Pipeline, int, int]) -> Non
 
 def test_a_rejected_plan_is_refused(waiting: tuple[Pipeline, int, int]) -> None:
     pipeline, run_id, plan_id = waiting
-    pipeline.connection.execute("update delivery.plan set state = 'rejected' where plan_id = %s", [plan_id])
+    reject_plan(pipeline.connection, plan_id, "Anna", "prices are wrong")
     with pytest.raises(ConfigurationError, match=f"Plan {plan_id} is rejected: approve the newest plan instead"):
         approve_plan(pipeline.connection, plan_id, "Anna")
     assert not approve_automatically(pipeline.connection, run_id)
@@ -168,7 +169,8 @@ def test_a_rejected_plan_is_refused(waiting: tuple[Pipeline, int, int]) -> None:
 @pytest.mark.parametrize("ask", [lambda c: approve_plan(c, 99, "Anna"), lambda c: run_of_plan(c, 99)])
 def test_an_unknown_plan_is_said(pipeline: Pipeline, ask: Callable[..., object]) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"There is no plan 99\. List them with: python -m billing_sync plan list"
+        (ConfigurationError, NotFoundError),
+        match=r"There is no plan 99\. List them with: python -m billing_sync plan list",
     ):
         ask(pipeline.connection)
 

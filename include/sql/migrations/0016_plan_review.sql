@@ -62,6 +62,18 @@ left join (
 ) as under_way using (line_id);
 comment on view billing.line_money is 'The money of each line, by what became of it: for sums over many lines.';
 
+create function delivery.plan_fingerprint(of_plan_id bigint) returns text language sql stable as $$
+    select encode(sha256(convert_to(coalesce(string_agg(sealed.item, chr(10) order by sealed.item collate "C"), ''), 'UTF8')), 'hex')
+    from (
+        select format('%s %s %s', plan_item_id, payload_hash, amount::numeric) as item
+        from delivery.plan_item where plan_id = of_plan_id
+        union all
+        select format('%s %s %s', agreement_key, payload_hash, amount::numeric)
+        from delivery.plan_agreement where plan_id = of_plan_id
+    ) as sealed
+$$;
+comment on function delivery.plan_fingerprint(bigint) is 'Of all that a plan does: a plan that was made anew has another one, so that a person approves what they saw.';
+
 create view delivery.stale_item as
 select item.plan_item_id, item.plan_id
 from delivery.plan_item as item

@@ -18,8 +18,10 @@ insert into delivery.plan (run_id, is_dry_run)
 select run_id, is_dry_run from audit.run where run_id = audit.current_run_id()
 on conflict (run_id) where state in ('proposed', 'approved') do nothing;
 
+-- Locked: a person who approves it at this moment approves what they saw, or is told that it changed.
 create temporary table this_plan on commit drop as
-select plan_id from delivery.plan where run_id = audit.current_run_id() and state = 'proposed';
+select plan_id from delivery.plan where run_id = audit.current_run_id() and state = 'proposed'
+for update;
 
 delete from delivery.plan_item where plan_id in (select plan_id from this_plan);
 delete from delivery.plan_agreement where plan_id in (select plan_id from this_plan);

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import psycopg
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, computed_field
 
 from billing_pages.api.common import BillingPeriod, ConnectWiseId, Given, Money, Note, OutcomeMoney
-from billing_pages.database import Database
+from billing_pages.database import Connect, Database
+from billing_pages.errors import UnavailableError
 from billing_pages.security import Admin, Approver
+from billing_sync import bounds, dashboard
+from billing_sync import pauses as pausing
+from billing_sync.cures import cure_link
+from billing_sync.db import Connection
+from billing_sync.run import parse_billing_period
+from billing_sync.settings import change_setting, setting_states
 
 router = APIRouter()
 
@@ -210,6 +218,14 @@ class SubscriptionPage(BaseModel):
     subscriptions: list[Subscription]
 
 
+AFTER_READY = ("first_run", "daily_sync")  # what comes once everything is ready
+SWITCH = "automated_daily_sync"
+BUCKETS: tuple[Literal["0-7", "8-30", "31-90", "90+"], ...] = ("0-7", "8-30", "31-90", "90+")
+CONNECTIONS = {
+    "billing_db": "Connection to the billing database",
+    "appxite_api": "Connection to AppXite",
+    "connectwise_api": "Connection to ConnectWise",
+}
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=10_000_000)]
 Before = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
@@ -219,22 +235,72 @@ CustomerSort = Literal[
 ]  # fmt: skip
 
 
+def _connections() -> list[SetupStep]:
+    """Whether the three connections exist and are complete. Asks no service."""
+    from billing_hooks.connection_states import connection_state
+
+    steps = []
+    for connection_id, title in CONNECTIONS.items():
+        state = connection_state(connection_id)
+        if state.message:
+            detail = state.message
+        elif state.missing:
+            detail = f"It lacks {', '.join(state.missing)}."
+        else:
+            detail = f"To {state.host}." if state.host else "It is there."
+        is_done = state.exists and not state.missing and not state.message
+        steps.append(
+            SetupStep(
+                key=connection_id,
+                title=title,
+                state="done" if is_done else "todo",
+                detail=detail,
+                link=f"settings/authentication?connection={connection_id}",
+            )
+        )
+    return steps
+
+
+def _setup(connections: list[SetupStep], database: Connection) -> Setup:
+    """The whole checklist. The pages open no database whose migrations are not up to date."""
+    steps = [
+        *connections,
+        SetupStep(key="migrations", title="Billing database", state="done", detail="Up to date.", link=None),
+        *(SetupStep.model_validate(step) for step in dashboard.setup_steps(database)),
+    ]
+    (switch,) = setting_states(database, [SWITCH])
+    return Setup(
+        is_ready=all(step.state != "todo" for step in steps if step.key not in AFTER_READY),
+        steps=steps,
+        automated_daily_sync=switch.value == "on",
+        automated_daily_sync_version=switch.version,
+    )
+
+
 @router.get("/setup")
-def setup(database: Database) -> Setup:
+def setup(connect: Connect) -> Setup:
     """What is set up, and what to do next. Asks no service."""
-    raise NotImplementedError
+    steps = _connections()
+    try:
+        with connect() as database:
+            return _setup(steps, database)
+    except (UnavailableError, psycopg.OperationalError) as error:
+        words = str(error) if isinstance(error, UnavailableError) else "The billing database does not answer."
+        steps.append(SetupStep(key="migrations", title="Billing database", state="todo", detail=words, link=None))
+        return Setup(is_ready=False, steps=steps, automated_daily_sync=False, automated_daily_sync_version="")
 
 
 @router.put("/automated-daily-sync")
-def switch_automated_daily_sync(switch: SyncSwitch, person: Admin, database: Database) -> Setup:
+def switch_automated_daily_sync(switch: SyncSwitch, _: Admin, database: Database) -> Setup:
     """Turn Automated Daily Sync on or off."""
-    raise NotImplementedError
+    change_setting(database, SWITCH, "on" if switch.on else "off", switch.version)
+    return _setup(_connections(), database)
 
 
 @router.get("/periods")
 def periods(database: Database) -> list[Period]:
     """The newest 24 billing periods with their money by outcome, newest first."""
-    raise NotImplementedError
+    return [Period.model_validate(row) for row in dashboard.money_by_period(database)]
 
 
 @router.get("/money")
@@ -246,49 +312,71 @@ def money(
     offset: Offset = 0,
 ) -> CustomerMoneyPage:
     """A billing period's money by customer and currency."""
-    raise NotImplementedError
+    total, rows = dashboard.money_by_customer(
+        database, parse_billing_period(period), sort=sort, limit=limit, offset=offset
+    )
+    return CustomerMoneyPage(total=total, offset=offset, customers=[CustomerMoney.model_validate(row) for row in rows])
 
 
 @router.get("/held")
 def held(database: Database, period: BillingPeriod | None = None) -> Held:
     """Held money, by cause and by age; of one billing period, or of all."""
-    raise NotImplementedError
+    of = parse_billing_period(period) if period is not None else None
+    by_age: dict[str, list[dict[str, Any]]] = {}
+    total: dict[str, Money] = {}
+    for row in dashboard.held_by_age(database, of):
+        by_age.setdefault(row["bucket"], []).append(row)
+        known = total.get(row["currency"], Money(currency=row["currency"], amount=Decimal(0), lines=0))
+        total[row["currency"]] = Money(
+            currency=row["currency"], amount=known.amount + row["amount"], lines=known.lines + row["lines"]
+        )
+    return Held(
+        total=list(total.values()),
+        causes=[
+            HeldCause.model_validate({**cause, "cure_link": cure_link(cause["code"])})
+            for cause in dashboard.held_by_cause(database, of)
+        ],
+        ages=[HeldAge.model_validate({"bucket": bucket, "money": by_age.get(bucket, [])}) for bucket in BUCKETS],
+    )
 
 
 @router.get("/runs")
 def runs(database: Database, limit: Limit = 20, before: Before = None) -> list[Run]:
     """Runs, newest first. before: older ones than this run_id."""
-    raise NotImplementedError
+    return [Run.model_validate(row) for row in dashboard.runs(database, before=before, limit=limit)]
 
 
 @router.get("/pauses")
 def pauses(database: Database) -> list[Pause]:
     """All pauses that last."""
-    raise NotImplementedError
+    return [Pause.model_validate(row) for row in pausing.active_pauses(database)]
 
 
 @router.post("/pauses")
 def set_pause(pause: PauseRequest, person: Approver, database: Database) -> list[Pause]:
     """Pause delivery."""
-    raise NotImplementedError
+    pausing.pause(database, pause.reason, person.name, pause.company_id)
+    return pauses(database)
 
 
 @router.post("/pauses/end")
 def end_pause(pause: EndPauseRequest, person: Approver, database: Database) -> list[Pause]:
     """End a pause."""
-    raise NotImplementedError
+    pausing.end_pause(database, person.name, pause.company_id)
+    return pauses(database)
 
 
 @router.get("/parked")
 def parked(database: Database) -> list[Parked]:
     """What bounds park now."""
-    raise NotImplementedError
+    return [Parked.model_validate(one, from_attributes=True) for one in bounds.parked_now(database)]
 
 
 @router.post("/parked/allow")
 def allow(allowed: AllowRequest, person: Approver, database: Database) -> list[Parked]:
     """Let what a bound parks pass; the next run plans it."""
-    raise NotImplementedError
+    bounds.allow(database, allowed.bound_key, allowed.up_to, person.name, allowed.note)
+    return parked(database)
 
 
 @router.get("/subscriptions")
@@ -301,4 +389,7 @@ def subscriptions(
     offset: Offset = 0,
 ) -> SubscriptionPage:
     """What customers run. amiss: only where something is amiss."""
-    raise NotImplementedError
+    total, rows = dashboard.subscriptions(database, only_amiss=amiss, text=q.strip(), limit=limit, offset=offset)
+    return SubscriptionPage(
+        total=total, offset=offset, subscriptions=[Subscription.model_validate(row) for row in rows]
+    )

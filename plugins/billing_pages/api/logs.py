@@ -11,6 +11,9 @@ from pydantic import BaseModel
 from billing_pages.api.common import ConnectWiseId
 from billing_pages.api.dashboard import Before, Limit
 from billing_pages.database import Database
+from billing_sync.logs import attempts as search_attempts
+from billing_sync.logs import log_entries
+from billing_sync.logs import log_tiles as tiles
 
 router = APIRouter()
 
@@ -101,13 +104,17 @@ def logs(
 
     before: older than this log_entry_id. after: newer than it, for a page that looks again and again.
     """
-    raise NotImplementedError
+    entries, next_before = log_entries(
+        database, levels=levels or (), text=(q or "").strip(), run_id=run_id, code=code, for_ever=ledger,
+        before=before, after=after, limit=limit,
+    )  # fmt: skip
+    return LogPage(entries=[LogEntry.model_validate(entry) for entry in entries], next_before=next_before)
 
 
 @router.get("/logs/tiles")
 def log_tiles(database: Database) -> LogTiles:
     """Figures of the last 30 days."""
-    raise NotImplementedError
+    return LogTiles.model_validate(tiles(database))
 
 
 @router.get("/attempts")
@@ -122,4 +129,8 @@ def attempts(
     limit: Limit = 100,
 ) -> AttemptPage:
     """The delivery ledger: every write to ConnectWise, newest first. before: older than this attempt_id."""
-    raise NotImplementedError
+    found, next_before = search_attempts(
+        database, delivery_key=delivery_key, addition_id=addition_id, subscription_id=subscription_id,
+        invoice_number=invoice_number, plan_id=plan_id, before=before, limit=limit,
+    )  # fmt: skip
+    return AttemptPage(attempts=[Attempt.model_validate(one) for one in found], next_before=next_before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -14,6 +15,9 @@ from billing_pages.api.common import BillingPeriod, ConnectWiseId, Given, Money,
 from billing_pages.api.dashboard import Before, Limit, Offset, Run
 from billing_pages.database import Database
 from billing_pages.security import Approver
+from billing_sync import plan_review
+from billing_sync.export import csv_chunks, xlsx_chunks
+from billing_sync.plan import approve_plan, reject_plan
 
 router = APIRouter()
 
@@ -36,6 +40,9 @@ class PlanSummary(BaseModel):
     created_at: datetime
     approved_by: str | None
     approved_at: datetime | None
+    rejected_by: str | None
+    rejected_at: datetime | None
+    rejected_because: str | None
     items: int
     money: list[Money]
     parked_because: str | None
@@ -77,7 +84,9 @@ class PlanDetail(BaseModel):
     """A plan as a person approves it. fingerprint: of all its items; the approval carries it.
 
     stale_items: items whose lines were edited or decided otherwise since; they will not be delivered by this plan.
-    kept: Additions of these customers that already stand as they should.
+    kept: Additions of these customers that already stand as they should; conflicts: those that somebody changed in
+    ConnectWise. held: of the lines of the plan's run, as they stand now. counts: items move from pending to done while
+    the plan is delivered.
     """
 
     summary: PlanSummary
@@ -185,13 +194,29 @@ class InvoiceProof(BaseModel):
     difference: Decimal
 
 
+class ProofTotal(BaseModel):
+    """All invoices of a proof in one currency. different: how many of them have a difference."""
+
+    currency: str
+    invoices: int
+    different: int
+    source_total: Decimal
+    delivered: Decimal
+    held: Decimal
+    excluded: Decimal
+    awaiting_approval: Decimal
+    in_doubt: Decimal
+    difference: Decimal
+
+
 class ProofPage(BaseModel):
-    """Proof of a run, per invoice. totals: per currency over all of them."""
+    """Proof of a run, per invoice. total: how many invoices the filter finds; totals: over all of them."""
 
     run_id: int
     proven_at: datetime | None
     total: int
-    totals: list[InvoiceProof]
+    offset: int
+    totals: list[ProofTotal]
     invoices: list[InvoiceProof]
 
 
@@ -200,6 +225,15 @@ class RunOfDag(BaseModel):
 
     run: Run | None
     plan: PlanDetail | None
+
+
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+
+
+def _file(pieces: Iterator[bytes], media_type: str, name: str) -> StreamingResponse:
+    return StreamingResponse(
+        pieces, media_type=media_type, headers={"Content-Disposition": f'attachment; filename="{name}"'}
+    )
 
 
 PlanId = Annotated[int, Path(ge=1, le=2**63 - 1)]
@@ -213,13 +247,13 @@ ItemSort = Literal[
 @router.get("/plans")
 def plans(database: Database, limit: Limit = 20, before: Before = None) -> list[PlanSummary]:
     """Plans, newest first. before: older ones than this plan_id."""
-    raise NotImplementedError
+    return [PlanSummary.model_validate(row) for row in plan_review.plans(database, before=before, limit=limit)]
 
 
 @router.get("/plans/{plan_id}")
 def plan(plan_id: PlanId, database: Database) -> PlanDetail:
     """A plan as a person approves it."""
-    raise NotImplementedError
+    return PlanDetail.model_validate(plan_review.plan_detail(database, plan_id))
 
 
 @router.get("/plans/{plan_id}/items")
@@ -235,25 +269,39 @@ def plan_items(
     offset: Offset = 0,
 ) -> PlanItemPage:
     """What the plan does, thing by thing."""
-    raise NotImplementedError
+    total, items = plan_review.plan_items(
+        database, plan_id, text=q.strip(), company_id=company_id, action=action, state=state, sort=sort, limit=limit,
+        offset=offset,
+    )  # fmt: skip
+    return PlanItemPage(total=total, offset=offset, items=[PlanItem.model_validate(item) for item in items])
 
 
 @router.post("/plans/{plan_id}/selection")
-def selection(plan_id: PlanId, approval: ApproveRequest, database: Database) -> PlanSelection:
+def selection(plan_id: PlanId, approval: ApproveRequest, _: Approver, database: Database) -> PlanSelection:
     """What an approval would comprise, for its confirmation; changes nothing. 409 as for the approval itself."""
-    raise NotImplementedError
+    return PlanSelection.model_validate(
+        plan_review.selection(
+            database, plan_id, fingerprint=approval.fingerprint, leave_out=approval.leave_out,
+            leave_out_agreements=approval.leave_out_agreements,
+        )
+    )  # fmt: skip
 
 
 @router.post("/plans/{plan_id}/approve")
 def approve(plan_id: PlanId, approval: ApproveRequest, person: Approver, database: Database) -> PlanDetail:
     """Approve the plan, or a part of it; then trigger the DAG apply_plan."""
-    raise NotImplementedError
+    approve_plan(
+        database, plan_id, person.name, fingerprint=approval.fingerprint, leave_out=approval.leave_out,
+        leave_out_agreements=approval.leave_out_agreements,
+    )  # fmt: skip
+    return plan(plan_id, database)
 
 
 @router.post("/plans/{plan_id}/reject")
 def reject(plan_id: PlanId, rejection: RejectRequest, person: Approver, database: Database) -> PlanDetail:
     """Reject the plan; the next run makes another one."""
-    raise NotImplementedError
+    reject_plan(database, plan_id, person.name, rejection.reason)
+    return plan(plan_id, database)
 
 
 @router.get("/plans/{plan_id}/proof")
@@ -266,19 +314,22 @@ def proof(
     offset: Offset = 0,
 ) -> ProofPage:
     """The proof of the plan's run, invoice by invoice."""
-    raise NotImplementedError
+    found = plan_review.plan_proof(database, plan_id, only_different=only_different, limit=limit, offset=offset)
+    return ProofPage.model_validate({**found, "offset": offset})
 
 
 @router.get("/plans/{plan_id}/export.csv", response_class=StreamingResponse)
 def export_csv(plan_id: PlanId, database: Database) -> StreamingResponse:
     """All items of the plan as CSV."""
-    raise NotImplementedError
+    rows = plan_review.exported_items(database, plan_id)
+    return _file(csv_chunks([*plan_review.EXPORTED], rows), "text/csv; charset=utf-8", f"plan-{plan_id}.csv")
 
 
 @router.get("/plans/{plan_id}/export.xlsx", response_class=StreamingResponse)
 def export_xlsx(plan_id: PlanId, database: Database) -> StreamingResponse:
     """All items of the plan as XLSX."""
-    raise NotImplementedError
+    rows = plan_review.exported_items(database, plan_id)
+    return _file(xlsx_chunks(f"Plan {plan_id}", [*plan_review.EXPORTED], rows), XLSX, f"plan-{plan_id}.xlsx")
 
 
 @router.get("/dag-run")
@@ -289,4 +340,4 @@ def dag_run(
     plan_id: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> RunOfDag:
     """The run of a DAG run, and its plan. plan_id: of a DAG run of apply_plan, the plan that it applies."""
-    raise NotImplementedError
+    return RunOfDag.model_validate(plan_review.run_of_dag(database, dag_id, dag_run_id, plan_id))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Literal
 
+import psycopg
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from billing_pages.security import Reader
+from billing_pages.database import Connect
+from billing_pages.errors import UnavailableError
+from billing_pages.security import Permission, Reader
+from billing_sync.settings import get_setting
 
 router = APIRouter()
 
@@ -21,6 +26,14 @@ class Me(BaseModel):
 
 
 @router.get("/me")
-def me(person: Reader) -> Me:
+def me(person: Reader, connect: Connect) -> Me:
     """Who is looking."""
-    raise NotImplementedError
+    environment = None
+    # Without the billing database the pages still open: they say how to set it up.
+    with suppress(UnavailableError, psycopg.OperationalError), connect() as database:
+        environment = get_setting(database, "environment")
+    return Me(
+        name=person.name,
+        permissions=[permission.value for permission in Permission if permission in person.permissions],
+        environment=environment,
+    )
