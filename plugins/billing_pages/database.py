@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated
 
 import psycopg
-from fastapi import Depends
+from fastapi import Depends, Request
 
 from billing_pages.errors import UnavailableError
-from billing_pages.security import Reader
+from billing_pages.security import SAFE_METHODS, Reader
 from billing_sync.db import Connection
 from billing_sync.errors import BillingSyncError
 
@@ -21,9 +21,12 @@ MIGRATE = "Run: python -m billing_sync migrate"
 _up_to_date: set[str] = set()  # databases whose migrations were complete when this process first asked
 
 
-def open_database(person: Reader) -> Iterator[Connection]:
-    """A connection in autocommit mode, for this request only. Raises UnavailableError."""
-    connection = connect(person.name)
+def open_database(request: Request, person: Reader) -> Iterator[Connection]:
+    """A connection in autocommit mode, for this request only; one that changes nothing if the request may not.
+
+    Raises UnavailableError.
+    """
+    connection = connect(person.name, read_only=request.method in SAFE_METHODS)
     try:
         yield connection
     finally:
@@ -33,12 +36,12 @@ def open_database(person: Reader) -> Iterator[Connection]:
 Database = Annotated[Connection, Depends(open_database)]
 
 
-def open_another(person: Reader) -> Callable[[], AbstractContextManager[Connection]]:
+def open_another(request: Request, person: Reader) -> Callable[[], AbstractContextManager[Connection]]:
     """Opens further connections on behalf of the person, for what goes on after the request."""
 
     @contextmanager
     def another() -> Iterator[Connection]:
-        yield from open_database(person)
+        yield from open_database(request, person)
 
     return another
 
@@ -46,8 +49,8 @@ def open_another(person: Reader) -> Callable[[], AbstractContextManager[Connecti
 Connect = Annotated[Callable[[], AbstractContextManager[Connection]], Depends(open_another)]
 
 
-def connect(user: str) -> Connection:
-    """A connection that may do what the pages need and no more (migration 0014).
+def connect(user: str, *, read_only: bool = False) -> Connection:
+    """A connection that may do what the pages need and no more (include/sql/roles/web.sql).
 
     Over the Airflow connection billing_web if there is one, whose login may then be a member of the web role only;
     else over billing_db. Raises UnavailableError that says what to do.
@@ -60,6 +63,11 @@ def connect(user: str) -> Connection:
         raise UnavailableError(str(error)) from None
     try:
         _become_web_role(connection)
+        settings = {**SESSION, "default_transaction_read_only": "on" if read_only else "off"}
+        connection.execute(
+            "select " + ", ".join(["set_config(%s, %s, false)"] * len(settings)),
+            [word for setting in settings.items() for word in setting],
+        )
     except BaseException:
         connection.close()
         raise
@@ -98,7 +106,3 @@ def _become_web_role(connection: Connection) -> None:
         raise UnavailableError(
             f"The login of connection {_connection_id()} is not a member of role {ROLE} (docs/connections.md)."
         ) from None
-    connection.execute(
-        "select " + ", ".join(["set_config(%s, %s, false)"] * len(SESSION)),
-        [word for setting in SESSION.items() for word in setting],
-    )
