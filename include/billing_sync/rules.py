@@ -1,16 +1,21 @@
-"""Rules of the charge types as a CSV file: names on the customer's invoice, recurring or not, and the date rules."""
+"""Rules of the charge types: names on the customer's invoice, recurring or not, and the date rules.
+
+As a CSV file, and one by one as a page edits them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
 
 import pandas as pd
 from psycopg.errors import CheckViolation
+from psycopg.rows import class_row
 
 from billing_sync.db import Connection
-from billing_sync.errors import ConfigurationError
+from billing_sync.errors import ConfigurationError, RefusedEditError, StaleEditError
 from billing_sync.mappings import is_target_id, read_csv
 from billing_sync.run import log_entry
 
@@ -46,10 +51,14 @@ def export_rules(connection: Connection) -> pd.DataFrame:
 
 def read_rules_file(path: Path) -> pd.DataFrame:
     """Read and check a CSV file of rules. Raises ConfigurationError that names file, line and what is expected."""
-    frame = read_csv(path)
+    return check_rules(read_csv(path), str(path))
+
+
+def check_rules(frame: pd.DataFrame, what: str) -> pd.DataFrame:
+    """The frame with its columns of text trimmed. Raises ConfigurationError that names what was given and the line."""
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
-        raise ConfigurationError(f"{path} lacks the column {', '.join(missing)}. It has: {', '.join(frame.columns)}.")
+        raise ConfigurationError(f"{what} lacks the column {', '.join(missing)}. It has: {', '.join(frame.columns)}.")
     frame = frame.assign(
         **{column: frame[column].str.strip() for column in (*COLUMNS, *MORE_COLUMNS) if column in frame}
     )
@@ -71,7 +80,7 @@ def read_rules_file(path: Path) -> pd.DataFrame:
     doubled = frame.loc[frame["charge_type"].duplicated(), "charge_type"]
     problems.extend(f"charge type {name!r} stands in it twice" for name in doubled.unique())
     if problems:
-        raise ConfigurationError(f"{path}: nothing was imported. " + "; ".join(problems[:20]))
+        raise ConfigurationError(f"{what}: nothing was imported. " + "; ".join(problems[:20]))
     return frame
 
 
@@ -204,3 +213,131 @@ def apply_rules_again(
         message = f"{person} applied rules again to {', '.join(chosen)}: {changed} lines changed"
         log_entry(connection, None, "INFO", "rules_applied_again", message, lines=changed, by=person)
     return changed
+
+
+# -- the page Configuration --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ChargeTypeRules:
+    """What a charge type shall be. taxable None: as the setting taxable says."""
+
+    display_name: str
+    is_recurring: bool
+    charge_start_rule: str
+    charge_end_rule: str
+    taxable: str | None
+    default_product_id: int | None
+
+
+@dataclass(frozen=True)
+class ChargeTypeState(ChargeTypeRules):
+    """A charge type as it stands. version 0: it stands on lines, and nobody has said yet what it means.
+
+    lines_with_older_rules: undelivered lines that an earlier version of its rules decides about; of an unknown one, the
+    lines that wait for it.
+    """
+
+    charge_type: str
+    default_product: str | None
+    version: int
+    changed_by: str | None
+    changed_at: datetime | None
+    lines_with_older_rules: int
+
+
+def charge_type_states(connection: Connection, charge_type: str | None = None) -> list[ChargeTypeState]:
+    """All charge types, those that are not known last; or the one named, as it would begin if it is not known."""
+    with connection.cursor(row_factory=class_row(ChargeTypeState)) as cursor:
+        cursor.execute(
+            """
+            with open_line as (
+                select line.charge_type, decision.charge_type_version_id
+                from billing.invoice_line as line
+                left join billing.line_decision as decision using (line_id)
+                where line.charge_type is not null
+                    and (%(charge_type)s::text is null or line.charge_type = %(charge_type)s::text)
+                    and not exists (
+                        select from delivery.addition_line as carried where carried.line_id = line.line_id
+                    )
+            ),
+            counted as (
+                select charge_type, charge_type_version_id, count(*) as lines
+                from open_line group by charge_type, charge_type_version_id
+            ),
+            known as (
+                select charge_type.charge_type, charge_type.display_name, charge_type.is_recurring,
+                    charge_type.charge_start_rule, charge_type.charge_end_rule, charge_type.taxable,
+                    charge_type.default_product_id, charge_type.version,
+                    case when kept.valid_from > brought.at then kept.decided_by end as changed_by,
+                    case when kept.valid_from > brought.at then kept.valid_from end as changed_at, (
+                        select coalesce(sum(counted.lines), 0)::integer from counted
+                        where counted.charge_type = charge_type.charge_type
+                            and counted.charge_type_version_id <> kept.charge_type_version_id
+                    ) as lines_with_older_rules
+                from billing.charge_type as charge_type
+                left join billing.charge_type_version as kept using (charge_type, version)
+                -- What the migrations brought, nobody changed.
+                cross join (select min(valid_from) as at from billing.charge_type_version) as brought
+            ),
+            unknown as (
+                select charge_type, sum(lines)::integer as lines from counted
+                where charge_type not in (select charge_type.charge_type from billing.charge_type as charge_type)
+                group by charge_type
+                union
+                select %(charge_type)s::text, 0
+                where %(charge_type)s::text is not null
+                    and not exists (select from billing.charge_type where charge_type = %(charge_type)s::text)
+                    and not exists (select from counted where charge_type = %(charge_type)s::text)
+            )
+            select known.charge_type, known.display_name, known.is_recurring, known.charge_start_rule,
+                known.charge_end_rule, known.taxable, known.default_product_id, product.identifier as default_product,
+                known.version, known.changed_by, known.changed_at, known.lines_with_older_rules
+            from known left join mapping.product as product on product.product_id = known.default_product_id
+            where %(charge_type)s::text is null or known.charge_type = %(charge_type)s::text
+            union all
+            select charge_type, charge_type, false, 'as_invoiced', 'as_invoiced', null, null, null, 0, null, null, lines
+            from unknown
+            order by version = 0, charge_type
+            """,
+            {"charge_type": charge_type},
+        )
+        return cursor.fetchall()
+
+
+def change_charge_type(
+    connection: Connection, charge_type: str, wanted: ChargeTypeRules, version: int, *, person: str
+) -> ChargeTypeState:
+    """Store a charge type as a person wants it who saw `version` (0: it was not known); gives how it stands then.
+
+    Raises RefusedEditError for what does not fit, and StaleEditError with the ChargeTypeState when somebody else
+    changed it meanwhile.
+    """
+    with connection.transaction():
+        # Also for one that is not there yet.
+        connection.execute("select pg_advisory_xact_lock(hashtext('billing.charge_type'), hashtext(%s))", [charge_type])
+        (now,) = charge_type_states(connection, charge_type)
+        if now.version != version:
+            raise StaleEditError(
+                f"{now.changed_by or 'Somebody'} changed the charge type {charge_type} meanwhile: look at it, and "
+                "change it again if you still want to.",
+                current=now,
+            )
+        try:
+            import_rules(connection, rules_frame({charge_type: wanted}), person=person)
+        except ConfigurationError as error:
+            raise RefusedEditError(str(error).replace("Nothing was imported", "Nothing was stored")) from None
+        (now,) = charge_type_states(connection, charge_type)
+    return now
+
+
+def rules_frame(wanted: Mapping[str, ChargeTypeRules]) -> pd.DataFrame:
+    """Rules by charge type as the columns of a CSV file, checked. Raises ConfigurationError."""
+    rows = [
+        (
+            name, one.display_name, "yes" if one.is_recurring else "no", one.charge_start_rule, one.charge_end_rule,
+            str(one.default_product_id or ""), one.taxable or "",
+        )
+        for name, one in wanted.items()
+    ]  # fmt: skip
+    return check_rules(pd.DataFrame(rows, columns=[*COLUMNS, *MORE_COLUMNS], dtype="str"), "The charge types")

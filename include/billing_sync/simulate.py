@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -32,7 +32,7 @@ from billing_sync.decide import STEPS
 from billing_sync.errors import ConfigurationError
 from billing_sync.mappings import import_mappings, read_mapping_file
 from billing_sync.migrate import migrate, pending
-from billing_sync.rules import import_rules, read_rules_file
+from billing_sync.rules import check_rules, import_rules, read_rules_file
 from billing_sync.run import open_run, period_of
 from billing_sync.selectors import import_selectors, read_selector_file
 from billing_sync.settings import parse_setting, set_setting
@@ -66,11 +66,11 @@ NOT_SIMULATED = (
 class Changes:
     """What is changed in a simulation: settings as text by key, and CSV files as they are exported.
 
-    mappings: by kind (organizations, offers, contracts).
+    rules: a file, or its columns. mappings: by kind (organizations, offers, contracts).
     """
 
     settings: Mapping[str, str] = field(default_factory=dict)
-    rules: Path | None = None
+    rules: Path | pd.DataFrame | None = None
     mappings: Mapping[str, Path] = field(default_factory=dict)
     selectors: Path | None = None
     agreement_rules: Path | None = None
@@ -139,20 +139,30 @@ class Simulation:
     lines: list[ChangedLine]
 
 
-def simulate(dsn: str, first: date, last: date, changes: Changes, *, csv: Path | None = None) -> Simulation:
+def simulate(
+    dsn: str,
+    first: date,
+    last: date,
+    changes: Changes,
+    *,
+    csv: Path | None = None,
+    say: Callable[[str], None] = log.info,
+) -> Simulation:
     """Decide about the invoices of the periods from `first` to `last` with and without changes; writes nothing.
 
-    csv: a file to write with every line of the periods.
+    csv: a file to write with every line of the periods. say: is told how far it is.
     Raises ConfigurationError for changes that cannot be made (a setting, a file), and when the login may not create
     the scratch database.
     """
-    files = _checked(changes)
+    files = check_changes(changes)
     first, last = period_of(first), period_of(last)
     if first > last:
         raise ConfigurationError(f"The periods end ({last:%Y-%m}) before they begin ({first:%Y-%m}).")
+    say("creating the scratch database")
     with scratch_database(dsn) as scratch_dsn, connect(scratch_dsn, user="simulation") as scratch:
         scratch.execute("set synchronous_commit = off")
         scratch.execute("create schema simulation")
+        say("copying invoices, mappings and settings")
         with _snapshot_of(dsn) as real:
             _copy_tables(real, scratch, first, last)
             _copy_delivered(real, scratch, first, last)
@@ -161,9 +171,10 @@ def simulate(dsn: str, first: date, last: date, changes: Changes, *, csv: Path |
             "create table simulation.agreement as select agreement_id, next_invoice_date from mapping.agreement"
         )
         periods = _periods(scratch, first, last)
-        _decide(scratch, periods, "before")
+        _decide(scratch, periods, "before", say)
         _apply(scratch, changes, files)
-        _decide(scratch, periods, "after")
+        _decide(scratch, periods, "after", say)
+        say("comparing")
         scratch.execute(_COMPARED)
         scratch.execute("analyze simulation.compared")
         if csv is not None:
@@ -174,15 +185,19 @@ def simulate(dsn: str, first: date, last: date, changes: Changes, *, csv: Path |
 # -- the changes -------------------------------------------------------------------------------------------------------
 
 
-def _checked(changes: Changes) -> dict[str, pd.DataFrame]:
-    """The files of the changes, read; everything that can be found wrong without the database is."""
+def check_changes(changes: Changes) -> dict[str, pd.DataFrame]:
+    """The files of the changes, read; everything that can be found wrong without the database is.
+
+    Raises ConfigurationError.
+    """
     for key, text in changes.settings.items():
         parse_setting(key, text)
         if key in NOT_SIMULATED:
             raise ConfigurationError(f"Setting {key} decides nothing about a line that is loaded: nothing to simulate.")
     files = {kind: read_mapping_file(path, kind) for kind, path in changes.mappings.items()}
     if changes.rules is not None:
-        files["rules"] = read_rules_file(changes.rules)
+        given = changes.rules
+        files["rules"] = read_rules_file(given) if isinstance(given, Path) else check_rules(given, "The charge types")
     if changes.selectors is not None:
         files["selectors"] = read_selector_file(changes.selectors)
     if changes.agreement_rules is not None:
@@ -234,9 +249,10 @@ def scratch_database(dsn: str) -> Iterator[str]:
                     ).format(sql.Identifier(name), *map(sql.Literal, (encoding, collate, ctype)))
                 )  # fmt: skip
             except psycopg.errors.InsufficientPrivilege:
+                login = sql.Identifier(server.info.user).as_string(server)
                 raise ConfigurationError(
                     "A simulation needs a scratch database, and the login of the billing database may not create one. "
-                    "Ask a database administrator for: alter role LOGIN createdb"
+                    f"Ask a database administrator for: alter role {login} createdb"
                 ) from None
             # It holds invoices: for nobody else.
             server.execute(sql.SQL("revoke all on database {} from public").format(sql.Identifier(name)))
@@ -413,7 +429,7 @@ def _periods(scratch: Connection, first: date, last: date) -> list[date]:
     return [row[0] for row in rows]
 
 
-def _decide(scratch: Connection, periods: Sequence[date], name: str) -> None:
+def _decide(scratch: Connection, periods: Sequence[date], name: str, say: Callable[[str], None]) -> None:
     """Decide about the periods one by one, each as if ConnectWise had invoiced what lies before it and nothing more."""
     for table in RESULTS:
         scratch.execute(
@@ -426,7 +442,7 @@ def _decide(scratch: Connection, periods: Sequence[date], name: str) -> None:
             [list(periods)],
         )
     for period in periods:
-        log.info("deciding %s, %s the changes", f"{period:%Y-%m}", "without" if name == "before" else "with")
+        say(f"deciding {period:%Y-%m}, {'without' if name == 'before' else 'with'} the changes")
         scratch.execute(_OPEN_CYCLES, {"period": period})
         run_id = open_run(
             scratch, dag_id="simulate", dag_run_id=f"{name} {period}", kind="manual", billing_periods=[period]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from airflow.providers.http.hooks.http import HttpHook
 
-from billing_hooks.connections import base_url, fields, hide, look_up, tested, verification
+from billing_hooks.connections import TEST_LIMITS, base_url, fields, hide, look_up, tested, verification
 from billing_sync.appxite import AppXite
 from billing_sync.errors import ConfigurationError
 
@@ -19,6 +19,9 @@ class AppXiteHook(HttpHook):
 
     default_conn_name = "appxite_api"
     hook_name = "AppXite Reporting API"
+    needed: ClassVar = {
+        "host": "address of the Reporting API", "password": "sasKey", "requester_id": "your organization id"
+    }  # fmt: skip
 
     def __init__(self, http_conn_id: str = default_conn_name, **options: Any) -> None:
         super().__init__(method="GET", http_conn_id=http_conn_id, **options)
@@ -26,11 +29,7 @@ class AppXiteHook(HttpHook):
     def get_client(self, **options: Any) -> AppXite:
         """The client; options go to `AppXite` (page_size, limits). Raises ConfigurationError for a missing field."""
         connection = look_up(self.get_connection, self.http_conn_id)
-        given = fields(
-            connection,
-            self.http_conn_id,
-            {"host": "address of the Reporting API", "password": "sasKey", "requester_id": "your organization id"},
-        )
+        given = fields(connection, self.http_conn_id, self.needed)
         hide(given["password"])
         return AppXite(
             base_url(connection),
@@ -51,4 +50,4 @@ class AppXiteHook(HttpHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """(works, a text without secrets): what AppXite answers to the key and the requester id."""
-        return tested(lambda: self.get_client().check())
+        return tested(lambda: self.get_client(limits=TEST_LIMITS).check())

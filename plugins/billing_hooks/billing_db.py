@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
@@ -20,6 +20,7 @@ class BillingDbHook(PostgresHook):
 
     default_conn_name = "billing_db"
     hook_name = "Billing database"
+    needed: ClassVar = {"host": "server of the billing database"}
 
     def __init__(self, postgres_conn_id: str = default_conn_name, **options: Any) -> None:
         super().__init__(postgres_conn_id=postgres_conn_id, **options)
@@ -32,7 +33,7 @@ class BillingDbHook(PostgresHook):
         database) and TemporaryError (no answer).
         """
         conn_id = self.get_conn_id()
-        fields(look_up(self.get_connection, conn_id), conn_id, {"host": "server of the billing database"})
+        fields(look_up(self.get_connection, conn_id), conn_id, self.needed)
         problem: ConfigurationError | TemporaryError
         try:
             connection = super().get_conn()

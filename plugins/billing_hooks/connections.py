@@ -9,12 +9,17 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from billing_sync.errors import BillingSyncError, ConfigurationError
+from billing_sync.http import Limits
 from billing_sync.secrets import spellings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow.sdk import Connection
+
+
+# A person waits for the answer to a button.
+TEST_LIMITS = Limits(connect=5, read=10, whole=15, attempts=1)
 
 
 def look_up(get_connection: Callable[[str], Any], conn_id: str) -> Connection:
@@ -35,6 +40,14 @@ def fields(connection: Connection, conn_id: str, names: dict[str, str]) -> dict[
     names: field → what it holds, in words. A field that Connection does not have by itself is an extra.
     Raises ConfigurationError that names every field that is missing.
     """
+    found, missing = found_and_missing(connection, names)
+    if missing:
+        raise ConfigurationError(f"Connection {conn_id} lacks {', '.join(missing)}. Fill it in (docs/connections.md).")
+    return found
+
+
+def found_and_missing(connection: Connection, names: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The values of some fields (see `fields`), and in words those that are missing."""
     try:
         extra = connection.extra_dejson
     except ValueError:
@@ -46,9 +59,7 @@ def fields(connection: Connection, conn_id: str, names: dict[str, str]) -> dict[
         if not found[name]:
             where = name if name in ("host", "login", "password") else f"extra {name}"
             missing.append(f"{where} ({words})")
-    if missing:
-        raise ConfigurationError(f"Connection {conn_id} lacks {', '.join(missing)}. Fill it in (docs/connections.md).")
-    return found
+    return found, missing
 
 
 def base_url(connection: Connection) -> str:

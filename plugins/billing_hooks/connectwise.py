@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.http.hooks.http import HttpHook
 
-from billing_hooks.connections import base_url, fields, hide, look_up, tested, verification
+from billing_hooks.connections import TEST_LIMITS, base_url, fields, hide, look_up, tested, verification
 from billing_sync.connectwise import DEFAULT_API_VERSION, ConnectWise
 from billing_sync.errors import ConfigurationError
 from billing_sync.secrets import basic_token
@@ -22,6 +22,10 @@ class ConnectWiseHook(HttpHook):
 
     default_conn_name = "connectwise_api"
     hook_name = "ConnectWise PSA"
+    needed: ClassVar = {
+        "host": "address of ConnectWise", "login": "public key", "password": "private key",
+        "company_id": "login company", "client_id": "GUID of the integration",
+    }  # fmt: skip
 
     def __init__(
         self, http_conn_id: str = default_conn_name, *, billing_db_conn_id: str = "billing_db", **options: Any
@@ -38,17 +42,7 @@ class ConnectWiseHook(HttpHook):
         Raises ConfigurationError for a missing field.
         """
         connection = look_up(self.get_connection, self.http_conn_id)
-        given = fields(
-            connection,
-            self.http_conn_id,
-            {
-                "host": "address of ConnectWise",
-                "login": "public key",
-                "password": "private key",
-                "company_id": "login company",
-                "client_id": "GUID of the integration",
-            },
-        )
+        given = fields(connection, self.http_conn_id, self.needed)
         user = f"{given['company_id']}+{given['login']}"
         hide(given["password"], basic_token(user, given["password"]), given["login"], given["client_id"])
         return ConnectWise(
@@ -94,4 +88,4 @@ class ConnectWiseHook(HttpHook):
         from billing_sync.rate_budget import Unlimited
 
         # A handful of requests; the button must work before the billing database does.
-        return tested(lambda: self.get_client(read_only=True, limiter=Unlimited()).check())
+        return tested(lambda: self.get_client(read_only=True, limiter=Unlimited(), limits=TEST_LIMITS).check())

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
+from psycopg.conninfo import make_conninfo
 from pydantic import BaseModel, Field
 
 from billing_pages.api.common import BillingPeriod, ConnectWiseId, Given
 from billing_pages.database import Database
+from billing_pages.errors import UnavailableError
 from billing_pages.security import Admin
+from billing_sync import settings, simulation_jobs
+from billing_sync.db import Connection
+from billing_sync.errors import BillingSyncError, StaleEditError
+from billing_sync.rules import ChargeTypeRules, ChargeTypeState, change_charge_type, charge_type_states
+from billing_sync.run import parse_billing_period
+from billing_sync.simulate import NOT_SIMULATED
 
 router = APIRouter()
+Shown = TypeVar("Shown", bound=BaseModel)
 
 ConnectionId = Literal["appxite_api", "connectwise_api", "billing_db"]
 DateRule = Literal[
@@ -26,13 +37,14 @@ DateRule = Literal[
 class ConnectionState(BaseModel):
     """An Airflow connection as far as it may be shown: never a secret, only whether it is there.
 
-    source: where it is kept (database, environment, secrets backend) so that "edit" is offered only where it can work.
+    source: where Airflow keeps it, so that "edit" is offered only where it can work (database). missing: in words.
     """
 
     connection_id: ConnectionId
     title: str
     purpose: str
     exists: bool
+    source: Literal["environment", "database", "secrets backend"] | None
     host: str | None
     missing: list[str]
     message: str | None
@@ -50,7 +62,8 @@ class ConnectionTest(BaseModel):
 class Setting(BaseModel):
     """A setting with what it may be. value is text as it is typed; version: of the value as shown; a change carries it.
 
-    kind choice: one of choices; number: lowest to highest; text, words (separated by commas), switch (on, off).
+    kind choice: one of choices; number: lowest to highest; bound: the same, or off; text (choices: those that are known
+    in ConnectWise), words (separated by commas), switch (on, off). An empty value: not set.
     locked: why it cannot change any more. is_simulated: a simulation can tell what a change would do.
     """
 
@@ -149,7 +162,10 @@ class SimulatedLine(BaseModel):
 
 
 class SimulationState(BaseModel):
-    """A simulation; its result when it is done."""
+    """A simulation; its result when it is done.
+
+    message: how far it is; when it failed: why, and what to do. lines: at most 2,000 of changed_lines.
+    """
 
     simulation_id: int
     state: Literal["running", "done", "failed"]
@@ -164,23 +180,37 @@ class SimulationState(BaseModel):
 
 # -- routes ------------------------------------------------------------------------------------------------------------
 
+CONNECTIONS: dict[ConnectionId, tuple[str, str]] = {
+    "appxite_api": ("AppXite", "Reads organizations, subscriptions and invoices from AppXite's Reporting API."),
+    "connectwise_api": ("ConnectWise PSA", "Reads companies, products and agreements, and writes Additions."),
+    "billing_db": ("Billing database", "Keeps invoices, mappings, settings, plans and the ledger."),
+}
+
 
 @router.get("/connections")
 def get_connections() -> list[ConnectionState]:
     """The three connections, as far as they may be shown."""
-    raise NotImplementedError
+    from billing_hooks.connection_states import connection_state
+
+    return [
+        ConnectionState(title=title, purpose=purpose, **asdict(connection_state(connection_id)))
+        for connection_id, (title, purpose) in CONNECTIONS.items()
+    ]
 
 
 @router.post("/connections/{connection_id}/test")
-def test_connection(connection_id: ConnectionId, person: Admin) -> ConnectionTest:
+def test_connection(connection_id: ConnectionId, person: Admin) -> ConnectionTest:  # noqa: ARG001
     """Ask the service whether it accepts the connection."""
-    raise NotImplementedError
+    from billing_hooks.connection_states import ask_service
+
+    return ConnectionTest(connection_id=connection_id, **asdict(ask_service(connection_id)))
 
 
 @router.get("/settings")
 def get_settings(database: Database) -> list[Setting]:
     """All settings, in the order of their groups."""
-    raise NotImplementedError
+    types = _agreement_types(database)
+    return [_setting(one, types) for one in settings.setting_states(database)]
 
 
 @router.put("/settings/{key}")
@@ -188,13 +218,17 @@ def put_setting(
     key: Annotated[str, Field(max_length=60)], given: SettingChange, person: Admin, database: Database
 ) -> Setting:
     """Change a setting; 409 when somebody changed it meanwhile, 423 when it cannot change any more."""
-    raise NotImplementedError
+    types = _agreement_types(database)
+    return _or_stale(
+        lambda: settings.change_setting(database, key, given.value, given.version, person=person.name),
+        lambda found: _setting(found, types),
+    )
 
 
 @router.get("/charge-types")
 def get_charge_types(database: Database) -> list[ChargeType]:
     """The charge types with their rules; those that only stand on lines have version 0."""
-    raise NotImplementedError
+    return [_charge_type(one) for one in charge_type_states(database)]
 
 
 @router.put("/charge-types/{charge_type}")
@@ -205,16 +239,97 @@ def put_charge_type(
     database: Database,
 ) -> ChargeType:
     """Change or define a charge type. It counts for lines loaded from now on, and for others by "apply rules again"."""
-    raise NotImplementedError
+    return _or_stale(
+        lambda: change_charge_type(database, charge_type, _rules(given), given.version, person=person.name),
+        _charge_type,
+    )
+
+
+def owner_address() -> str:
+    """The address of the billing database with the login of connection billing_db, its owner: a simulation creates a
+    database, which the role of the pages may not."""
+    from billing_hooks.billing_db import BillingDbHook
+
+    try:
+        with BillingDbHook().get_conn() as connection:
+            info = connection.info
+            return make_conninfo(info.dsn, password=info.password) if info.password else info.dsn
+    except BillingSyncError as error:
+        raise UnavailableError(str(error)) from None
+
+
+OwnerAddress = Annotated[str, Depends(owner_address)]
 
 
 @router.post("/simulations", status_code=202)
-def start_simulation(given: SimulationRequest, person: Admin, database: Database) -> SimulationState:
+def start_simulation(
+    given: SimulationRequest, person: Admin, database: Database, owner: OwnerAddress
+) -> SimulationState:
     """Start a simulation in the background; 409 while another one runs."""
-    raise NotImplementedError
+    request = simulation_jobs.Request(
+        parse_billing_period(given.first),
+        parse_billing_period(given.last),
+        given.settings,
+        {name: _rules(one) for name, one in given.charge_types.items()},
+    )
+    simulation_id = simulation_jobs.start_simulation(owner, request, person=person.name)
+    return get_simulation(simulation_id, database)
 
 
 @router.get("/simulations/{simulation_id}")
 def get_simulation(simulation_id: Annotated[int, Field(ge=1, le=2**63 - 1)], database: Database) -> SimulationState:
     """A simulation, and its result once it is done."""
-    raise NotImplementedError
+    job = asdict(simulation_jobs.simulation_job(database, simulation_id))
+    result = job.pop("result") or {"customers": [], "lines": [], "changed_lines": 0}
+    return SimulationState(**job, **result)
+
+
+# -- core → models -----------------------------------------------------------------------------------------------------
+
+
+def _agreement_types(database: Connection) -> list[str]:
+    """Names that ConnectWise has exactly once among its active agreement types: what the default may be."""
+    rows = database.execute(
+        """
+        select name from mapping.agreement_type where not is_gone and not is_inactive and name is not null
+        group by name having count(*) = 1 order by name
+        """
+    ).fetchall()
+    return [name for (name,) in rows]
+
+
+def _setting(one: settings.SettingState, agreement_types: list[str]) -> Setting:
+    takes = one.definition.takes
+    return Setting(
+        key=one.key,
+        title=one.definition.title,
+        group=one.definition.group,
+        description=one.description,
+        kind=takes.kind,
+        choices=agreement_types if one.key == "default_agreement_type" else list(takes.choices),
+        lowest=takes.lowest,
+        highest=takes.highest,
+        value=one.value,
+        default=one.default,
+        version=one.version,
+        changed_by=one.changed_by,
+        changed_at=one.changed_at,
+        locked=one.locked,
+        is_simulated=one.key not in NOT_SIMULATED,
+    )
+
+
+def _charge_type(one: ChargeTypeState) -> ChargeType:
+    return ChargeType.model_validate(one, from_attributes=True)
+
+
+def _rules(given: ChargeTypeChange) -> ChargeTypeRules:
+    return ChargeTypeRules(**given.model_dump(exclude={"version"}))
+
+
+def _or_stale(change: Callable[[], Any], shown: Callable[[Any], Shown]) -> Shown:
+    """What the change gives, as it is shown; a conflict carries what stands now in the same form."""
+    try:
+        return shown(change())
+    except StaleEditError as stale:
+        raise StaleEditError(str(stale), current=shown(stale.current)) from None
