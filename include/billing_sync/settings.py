@@ -286,8 +286,8 @@ def setting_states(connection: Connection, keys: Sequence[str] = ()) -> list[Set
     return [found[key] for key in SETTINGS if key in found]
 
 
-def change_setting(connection: Connection, key: str, text: str, version: str, *, person: str) -> SettingState:
-    """Store a setting as a person changes it who saw `version`; gives how it stands then.
+def change_setting(connection: Connection, key: str, text: str, version: str) -> SettingState:
+    """Store a setting as a person (whose connection it is) changes it who saw `version`; gives how it stands then.
 
     Raises NotFoundError, RefusedEditError for what does not fit, LockedError for what is fixed by now, and
     StaleEditError with the SettingState when somebody else changed it meanwhile.
@@ -299,7 +299,6 @@ def change_setting(connection: Connection, key: str, text: str, version: str, *,
     except ValueError as wanted:
         raise RefusedEditError(f"{SETTINGS[key].title} cannot be {text!r}: it takes {wanted}.") from None
     with connection.transaction():
-        connection.execute("select set_config('billing.user', %s, true)", [person])
         connection.execute("select from billing.setting where setting_key = %s for update", [key])
         (now,) = setting_states(connection, [key])
         if value == get_setting(connection, key):

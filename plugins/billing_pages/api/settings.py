@@ -215,12 +215,15 @@ def get_settings(database: Database) -> list[Setting]:
 
 @router.put("/settings/{key}")
 def put_setting(
-    key: Annotated[str, Field(max_length=60)], given: SettingChange, person: Admin, database: Database
+    key: Annotated[str, Field(max_length=60)],
+    given: SettingChange,
+    person: Admin,  # noqa: ARG001  (the database knows who it is)
+    database: Database,
 ) -> Setting:
     """Change a setting; 409 when somebody changed it meanwhile, 423 when it cannot change any more."""
     types = _agreement_types(database)
     return _or_stale(
-        lambda: settings.change_setting(database, key, given.value, given.version, person=person.name),
+        lambda: settings.change_setting(database, key, given.value, given.version),
         lambda found: _setting(found, types),
     )
 
