@@ -15,11 +15,6 @@ export default defineConfig(({ command }) => ({
       transformIndexHtml: (html) => html.replaceAll("__BASE__", "/billing/"),
     },
   ],
-  // index.html's base is /billing/, the built files are served below /billing/static/
-  experimental: {
-    renderBuiltUrl: (filename, { hostType }) => (hostType === "html" ? `static/${filename}` : { relative: true }),
-  },
-  html: { cspNonce: "__NONCE__" },
   build: {
     outDir: "../static",
     emptyOutDir: true,

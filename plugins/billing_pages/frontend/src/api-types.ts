@@ -257,7 +257,7 @@ export interface paths {
         };
         /**
          * Get Mappings
-         * @description A page of a mapping grid. window_months: only offers invoiced in the last so many months.
+         * @description A page of a mapping grid. window_months: only what was invoiced in the current month and so many before it.
          */
         get: operations["get_mappings_api_mappings__kind__get"];
         put?: never;
@@ -298,10 +298,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Decide Mappings
+         * Decide
          * @description Decide one entry or many, each judged by itself; lines that wait for them are decided again at once.
          */
-        post: operations["decide_mappings_api_mappings__kind__decide_post"];
+        post: operations["decide_api_mappings__kind__decide_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -690,6 +690,26 @@ export interface paths {
         get: operations["plan_items_api_plans__plan_id__items_get"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/plans/{plan_id}/selection": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Selection
+         * @description What an approval would comprise, for its confirmation; changes nothing. 409 as for the approval itself.
+         */
+        post: operations["selection_api_plans__plan_id__selection_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1378,7 +1398,7 @@ export interface components {
          * ConnectionState
          * @description An Airflow connection as far as it may be shown: never a secret, only whether it is there.
          *
-         *     source: where it is kept (database, environment, secrets backend) so that "edit" is offered only where it can work.
+         *     source: where Airflow keeps it, so that "edit" is offered only where it can work (database). missing: in words.
          */
         ConnectionState: {
             /**
@@ -1392,6 +1412,8 @@ export interface components {
             purpose: string;
             /** Exists */
             exists: boolean;
+            /** Source */
+            source: ("environment" | "database" | "secrets backend") | null;
             /** Host */
             host: string | null;
             /** Missing */
@@ -1871,7 +1893,8 @@ export interface components {
          * MappingDecision
          * @description A decision about one entry. version: as it was shown.
          *
-         *     approved needs a target, excluded keeps what is given; undecided takes the decision back.
+         *     approved needs a target; undecided takes the decision back. target_id, recurring_mode and note change only if they
+         *     are given (null: emptied).
          */
         MappingDecision: {
             /** Source Id */
@@ -1952,6 +1975,8 @@ export interface components {
          *
          *     source_status: gone, or AppXite's own status; target_unusable: why nothing can be billed to it.
          *     version: an edit carries it. held: money that waits for this entry. selectors: how many (organizations only).
+         *     frequencies: billing frequencies of the offer's invoices; each may be decided, with version 0 while it has no entry.
+         *     best: of what nobody has decided yet, or whose target became unusable, what speaks for which target most.
          */
         MappingRow: {
             /** Source Id */
@@ -2105,6 +2130,11 @@ export interface components {
             invoices: number;
             /** Outcomes */
             outcomes: components["schemas"]["OutcomeMoney"][];
+            /**
+             * Total
+             * @description All outcomes added up, per currency.
+             */
+            readonly total: components["schemas"]["Money"][];
         };
         /**
          * PlanBound
@@ -2169,7 +2199,9 @@ export interface components {
          * @description A plan as a person approves it. fingerprint: of all its items; the approval carries it.
          *
          *     stale_items: items whose lines were edited or decided otherwise since; they will not be delivered by this plan.
-         *     kept: Additions of these customers that already stand as they should.
+         *     kept: Additions of these customers that already stand as they should; conflicts: those that somebody changed in
+         *     ConnectWise. held: of the lines of the plan's run, as they stand now. counts: items move from pending to done while
+         *     the plan is delivered.
          */
         PlanDetail: {
             summary: components["schemas"]["PlanSummary"];
@@ -2265,6 +2297,26 @@ export interface components {
             items: components["schemas"]["PlanItem"][];
         };
         /**
+         * PlanSelection
+         * @description What would be approved, and what would be left out; money per currency.
+         */
+        PlanSelection: {
+            /** Items */
+            items: number;
+            /** Creates */
+            creates: number;
+            /** Updates */
+            updates: number;
+            /** Agreements */
+            agreements: number;
+            /** Money */
+            money: components["schemas"]["Money"][];
+            /** Left Out */
+            left_out: components["schemas"]["Money"][];
+            /** Customers */
+            customers: components["schemas"]["SelectedCustomer"][];
+        };
+        /**
          * PlanSummary
          * @description A plan in a list.
          */
@@ -2297,6 +2349,12 @@ export interface components {
             approved_by: string | null;
             /** Approved At */
             approved_at: string | null;
+            /** Rejected By */
+            rejected_by: string | null;
+            /** Rejected At */
+            rejected_at: string | null;
+            /** Rejected Because */
+            rejected_because: string | null;
             /** Items */
             items: number;
             /** Money */
@@ -2306,7 +2364,7 @@ export interface components {
         };
         /**
          * ProofPage
-         * @description Proof of a run, per invoice. totals: per currency over all of them.
+         * @description Proof of a run, per invoice. total: how many invoices the filter finds; totals: over all of them.
          */
         ProofPage: {
             /** Run Id */
@@ -2315,10 +2373,38 @@ export interface components {
             proven_at: string | null;
             /** Total */
             total: number;
+            /** Offset */
+            offset: number;
             /** Totals */
-            totals: components["schemas"]["InvoiceProof"][];
+            totals: components["schemas"]["ProofTotal"][];
             /** Invoices */
             invoices: components["schemas"]["InvoiceProof"][];
+        };
+        /**
+         * ProofTotal
+         * @description All invoices of a proof in one currency. different: how many of them have a difference.
+         */
+        ProofTotal: {
+            /** Currency */
+            currency: string;
+            /** Invoices */
+            invoices: number;
+            /** Different */
+            different: number;
+            /** Source Total */
+            source_total: string;
+            /** Delivered */
+            delivered: string;
+            /** Held */
+            held: string;
+            /** Excluded */
+            excluded: string;
+            /** Awaiting Approval */
+            awaiting_approval: string;
+            /** In Doubt */
+            in_doubt: string;
+            /** Difference */
+            difference: string;
         };
         /**
          * ReasonMoney
@@ -2433,6 +2519,22 @@ export interface components {
             plan: components["schemas"]["PlanDetail"] | null;
         };
         /**
+         * SelectedCustomer
+         * @description A customer's part of what would be approved, in one currency.
+         */
+        SelectedCustomer: {
+            /** Company Id */
+            company_id: number;
+            /** Company Name */
+            company_name: string;
+            /** Items */
+            items: number;
+            /** Currency */
+            currency: string;
+            /** Amount */
+            amount: string;
+        };
+        /**
          * Selector
          * @description Of an organization, lines of this contract, offer or subscription go to this company.
          */
@@ -2529,7 +2631,8 @@ export interface components {
          * Setting
          * @description A setting with what it may be. value is text as it is typed; version: of the value as shown; a change carries it.
          *
-         *     kind choice: one of choices; number: lowest to highest; text, words (separated by commas), switch (on, off).
+         *     kind choice: one of choices; number: lowest to highest; bound: the same, or off; text (choices: those that are known
+         *     in ConnectWise), words (separated by commas), switch (on, off). An empty value: not set.
          *     locked: why it cannot change any more. is_simulated: a simulation can tell what a change would do.
          */
         Setting: {
@@ -2695,6 +2798,8 @@ export interface components {
         /**
          * SimulationState
          * @description A simulation; its result when it is done.
+         *
+         *     message: how far it is; when it failed: why, and what to do. lines: at most 2,000 of changed_lines.
          */
         SimulationState: {
             /** Simulation Id */
@@ -2843,6 +2948,9 @@ export interface components {
         /**
          * Suggestion
          * @description A target that may be the right one. score: 0 to 100. Nothing is applied by itself.
+         *
+         *     is_only_strong: an identifier, a VAT number or exactly the name speaks for it, hardly anything for any other, and no
+         *     other organization has it: it may be offered for approval together with others.
          */
         Suggestion: {
             /** Target Id */
@@ -3384,7 +3492,7 @@ export interface operations {
             };
         };
     };
-    decide_mappings_api_mappings__kind__decide_post: {
+    decide_api_mappings__kind__decide_post: {
         parameters: {
             query?: never;
             header?: never;
@@ -3523,7 +3631,7 @@ export interface operations {
     get_history_api_history_get: {
         parameters: {
             query: {
-                table: "mapping.organization_mapping" | "mapping.offer_mapping" | "mapping.offer_variant_mapping" | "mapping.contract_mapping" | "mapping.company_selector" | "mapping.agreement_rule" | "billing.setting" | "billing.charge_type" | "billing.override" | "billing.bound_allowance" | "delivery.pause";
+                table: "mapping.organization_mapping" | "mapping.offer_mapping" | "mapping.offer_variant_mapping" | "mapping.contract_mapping" | "mapping.company_selector" | "mapping.agreement_rule" | "mapping.agreement_refusal" | "billing.setting" | "billing.charge_type" | "billing.override" | "billing.bound_allowance" | "delivery.pause";
                 key: string;
             };
             header?: never;
@@ -4105,6 +4213,41 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PlanItemPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    selection_api_plans__plan_id__selection_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                plan_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ApproveRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanSelection"];
                 };
             };
             /** @description Validation Error */

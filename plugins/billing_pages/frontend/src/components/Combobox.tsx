@@ -17,12 +17,16 @@ export function Combobox(props: {
   picked?: Option | null;
   placeholder?: string;
   autoFocus?: boolean;
+  /** Called when the list closes. */
+  onClose?: () => void;
+  /** What else the options depend on. */
+  scope?: string;
   isDisabled?: boolean;
 }) {
   const [text, setText] = useState("");
   const [isOpen, setOpen] = useState(false);
   const { data, isFetching, error } = useQuery({
-    queryKey: ["combobox", props.name, text],
+    queryKey: ["combobox", props.name, props.scope, text],
     queryFn: () => props.search(text),
     enabled: isOpen,
     placeholderData: (before) => before,
@@ -45,7 +49,10 @@ export function Combobox(props: {
         setPicked(e.items[0] ?? null);
         props.onPick(e.items[0] ?? null);
       }}
-      onOpenChange={(e) => setOpen(e.open)}
+      onOpenChange={(e) => {
+        setOpen(e.open);
+        if (!e.open) props.onClose?.();
+      }}
       openOnClick
       disabled={props.isDisabled}
       autoFocus={props.autoFocus}

@@ -77,7 +77,7 @@ export function relative(at: string, now: number = Date.now()): string {
   for (const [unit, size] of units) {
     if (Math.abs(seconds) >= size) return format.format(Math.round(seconds / size), unit);
   }
-  return format.format(0, "minute").replace(/^.*$/, "just now");
+  return "just now";
 }
 
 /** "1 min 5 s" between two points in time. */
