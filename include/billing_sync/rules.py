@@ -290,14 +290,18 @@ def charge_type_states(connection: Connection, charge_type: str | None = None) -
                     and not exists (select from billing.charge_type where charge_type = %(charge_type)s::text)
                     and not exists (select from counted where charge_type = %(charge_type)s::text)
             )
-            select known.charge_type, known.display_name, known.is_recurring, known.charge_start_rule,
-                known.charge_end_rule, known.taxable, known.default_product_id, product.identifier as default_product,
-                known.version, known.changed_by, known.changed_at, known.lines_with_older_rules
-            from known left join mapping.product as product on product.product_id = known.default_product_id
-            where %(charge_type)s::text is null or known.charge_type = %(charge_type)s::text
-            union all
-            select charge_type, charge_type, false, 'as_invoiced', 'as_invoiced', null, null, null, 0, null, null, lines
-            from unknown
+            select * from (
+                select known.charge_type, known.display_name, known.is_recurring, known.charge_start_rule,
+                    known.charge_end_rule, known.taxable, known.default_product_id,
+                    product.identifier as default_product, known.version, known.changed_by, known.changed_at,
+                    known.lines_with_older_rules
+                from known left join mapping.product as product on product.product_id = known.default_product_id
+                where %(charge_type)s::text is null or known.charge_type = %(charge_type)s::text
+                union all
+                select charge_type, charge_type, false, 'as_invoiced', 'as_invoiced', null, null, null, 0, null, null,
+                    lines
+                from unknown
+            ) as every
             order by version = 0, charge_type
             """,
             {"charge_type": charge_type},

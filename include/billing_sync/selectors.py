@@ -346,9 +346,12 @@ def _sources_of(connection: Connection, organization_id: str) -> list[Source]:
             select *, max(name) over same as any_name, sum(abs(amount)) over same as weight from found
             window same as (partition by kind, source_id)
         )
-        select kind, source_id, coalesce(contract.contract_number, any_name), currency, amount, lines
-        from ordered left join mapping.contract as contract on kind = 'contract' and contract.contract_id = source_id
-        order by kind, weight desc nulls last, source_id, currency nulls last
+        select ordered.kind, ordered.source_id, coalesce(contract.contract_number, ordered.any_name), ordered.currency,
+            ordered.amount, ordered.lines
+        from ordered
+        left join mapping.contract as contract
+            on ordered.kind = 'contract' and contract.contract_id = ordered.source_id
+        order by ordered.kind, ordered.weight desc nulls last, ordered.source_id, ordered.currency nulls last
         limit %(at_most)s
         """,
         {"organization_id": organization_id, "at_most": SOURCES_AT_MOST},

@@ -61,11 +61,6 @@ class Target:
     mapped_from: tuple[str, ...] = ()  # names of those whose approved mapping it is already
     may_be_shared: bool = False  # several offers may become one product
 
-    @property
-    def is_taken(self) -> bool:
-        """Whether another mapping to it would be unusual."""
-        return bool(self.mapped_from) and not self.may_be_shared
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -105,7 +100,12 @@ class Suggestion:
         strong = [one for one in self.candidates if one.strength >= Strength.SAME_WORDS]
         if len(strong) != 1 or strong[0].strength == Strength.SAME_WORDS or strong[0].target.unusable:
             return None
-        return None if strong[0].target.is_taken else strong[0]
+        target = strong[0].target
+        return None if self.others_of(target) and not target.may_be_shared else strong[0]
+
+    def others_of(self, target: Target) -> list[str]:
+        """Names of the others whose approved mapping the target is already."""
+        return [name for name in target.mapped_from if name != self.source_name]
 
 
 @dataclass(frozen=True)
