@@ -40,6 +40,7 @@ export function ConfirmDialog(props: {
   confirm: string;
   isDanger?: boolean;
   isDisabled?: boolean;
+  size?: DialogProps["size"];
   onConfirm: () => Promise<unknown> | unknown;
   onClose: () => void;
 }) {
@@ -60,6 +61,7 @@ export function ConfirmDialog(props: {
   return (
     <Dialog
       title={props.title}
+      size={props.size}
       onClose={props.onClose}
       footer={
         <>

@@ -1,10 +1,6 @@
-import { Empty } from "../components/Empty";
-import { Page } from "../components/Page";
+import { KINDS } from "./mapping/kinds";
+import { MappingPage } from "./mapping/MappingPage";
 
-export default function ThisPage() {
-  return (
-    <Page title="Organizations">
-      <Empty title="This page is being built" />
-    </Page>
-  );
+export default function Organizations() {
+  return <MappingPage kind={KINDS.organizations} />;
 }

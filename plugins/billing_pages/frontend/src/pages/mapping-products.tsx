@@ -1,10 +1,6 @@
-import { Empty } from "../components/Empty";
-import { Page } from "../components/Page";
+import { KINDS } from "./mapping/kinds";
+import { MappingPage } from "./mapping/MappingPage";
 
-export default function ThisPage() {
-  return (
-    <Page title="Products">
-      <Empty title="This page is being built" />
-    </Page>
-  );
+export default function Products() {
+  return <MappingPage kind={KINDS.offers} />;
 }

@@ -1,10 +1,1 @@
-import { Empty } from "../components/Empty";
-import { Page } from "../components/Page";
-
-export default function ThisPage() {
-  return (
-    <Page title="Authentication">
-      <Empty title="This page is being built" />
-    </Page>
-  );
-}
+export { AuthenticationPage as default } from "./settings/authentication/AuthenticationPage";

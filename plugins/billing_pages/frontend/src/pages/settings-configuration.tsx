@@ -1,10 +1,1 @@
-import { Empty } from "../components/Empty";
-import { Page } from "../components/Page";
-
-export default function ThisPage() {
-  return (
-    <Page title="Configuration">
-      <Empty title="This page is being built" />
-    </Page>
-  );
-}
+export { ConfigurationPage as default } from "./settings/configuration/ConfigurationPage";

@@ -1,0 +1,24 @@
+import type { paths } from "../../api-types";
+import type { Model } from "../../models";
+
+export type MappingRow = Model<"MappingRow">;
+export type MappingPageData = Model<"MappingPage">;
+export type MappingDecision = Model<"MappingDecision">;
+export type MappingResult = Model<"MappingResult">;
+export type MappingResults = Model<"MappingResults">;
+export type Suggestion = Model<"Suggestion">;
+export type Target = Model<"Target">;
+export type Selector = Model<"Selector">;
+export type Selectors = Model<"Selectors">;
+export type SelectorGiven = Model<"SelectorGiven">;
+export type SelectorsGiven = Model<"SelectorsGiven">;
+export type SelectorSource = Model<"SelectorSource">;
+export type SelectorsChanged = Model<"SelectorsChanged">;
+export type Released = Model<"Released">;
+export type Money = Model<"Money">;
+export type Change = Model<"Change">;
+export type MappingState = MappingRow["state"];
+export type RecurringMode = MappingRow["recurring_mode"];
+export type MappingKind = paths["/api/mappings/{kind}"]["get"]["parameters"]["path"]["kind"];
+export type TargetKind = paths["/api/targets/{kind}"]["get"]["parameters"]["path"]["kind"];
+export type HistoryTable = paths["/api/history"]["get"]["parameters"]["query"]["table"];

@@ -1,0 +1,134 @@
+import { Alert, Heading, Link as Styled, Stack, Table, Text } from "@chakra-ui/react";
+import { Link } from "react-router";
+
+import { counted, money } from "../../../lib/format";
+import type { SimulatedCustomer, SimulatedLine, SimulationState } from "./types";
+
+const SHOWN_LINES = 200;
+
+/** The result of a simulation: the difference in money per customer, why, and the lines that would be decided otherwise. */
+export function SimulationResult({ state }: { state: SimulationState }) {
+  const changed = state.customers.filter((one) => one.changed_lines > 0 || /[1-9]/.test(one.difference));
+  if (changed.length === 0)
+    return (
+      <Alert.Root status="success">
+        <Alert.Indicator />
+        <Alert.Content>
+          <Alert.Title>It would have changed nothing</Alert.Title>
+          <Alert.Description>
+            {counted(state.customers.reduce((sum, one) => sum + one.lines, 0), "line")} of these periods would be decided just the
+            same.
+          </Alert.Description>
+        </Alert.Content>
+      </Alert.Root>
+    );
+  return (
+    <Stack gap={4}>
+      <Heading as="h3" size="sm">
+        {counted(state.changed_lines, "line")} of {counted(changed.length, "customer")} would be decided otherwise
+      </Heading>
+      <Table.ScrollArea>
+        <Table.Root size="sm" aria-label="Difference per customer">
+          <Table.Header>
+            <Table.Row>
+              <Table.ColumnHeader>Customer</Table.ColumnHeader>
+              <Table.ColumnHeader textAlign="end">Billed more or less</Table.ColumnHeader>
+              <Table.ColumnHeader>Delivered</Table.ColumnHeader>
+              <Table.ColumnHeader>Held</Table.ColumnHeader>
+              <Table.ColumnHeader>Excluded</Table.ColumnHeader>
+            </Table.Row>
+          </Table.Header>
+          <Table.Body>
+            {changed.map((one) => (
+              <Customer key={`${one.organization_id} ${one.currency}`} customer={one} />
+            ))}
+          </Table.Body>
+        </Table.Root>
+      </Table.ScrollArea>
+      <Heading as="h3" size="sm">
+        Lines
+      </Heading>
+      <Table.ScrollArea maxH="360px">
+        <Table.Root size="sm" stickyHeader aria-label="Lines that would be decided otherwise">
+          <Table.Header>
+            <Table.Row>
+              <Table.ColumnHeader>Line</Table.ColumnHeader>
+              <Table.ColumnHeader>Customer, invoice</Table.ColumnHeader>
+              <Table.ColumnHeader textAlign="end">Before</Table.ColumnHeader>
+              <Table.ColumnHeader textAlign="end">After</Table.ColumnHeader>
+              <Table.ColumnHeader>What changes</Table.ColumnHeader>
+            </Table.Row>
+          </Table.Header>
+          <Table.Body>
+            {state.lines.slice(0, SHOWN_LINES).map((one) => (
+              <Line key={one.line_id} line={one} />
+            ))}
+          </Table.Body>
+        </Table.Root>
+      </Table.ScrollArea>
+      {state.changed_lines > Math.min(state.lines.length, SHOWN_LINES) && (
+        <Text fontSize="sm" color="fg.muted">
+          The first {Math.min(state.lines.length, SHOWN_LINES)} of {counted(state.changed_lines, "line")}.
+        </Text>
+      )}
+    </Stack>
+  );
+}
+
+function Customer({ customer: one }: { customer: SimulatedCustomer }) {
+  const pairs = [
+    [one.deliver_before, one.deliver_after],
+    [one.held_before, one.held_after],
+    [one.excluded_before, one.excluded_after],
+  ] as const;
+  return (
+    <Table.Row verticalAlign="top">
+      <Table.ColumnHeader scope="row" fontWeight="normal">
+        <Text fontWeight="medium">{one.organization_name}</Text>
+        <Text fontSize="xs" color="fg.muted">
+          {counted(one.changed_lines, "line")}: {one.reasons.join("; ")}
+        </Text>
+      </Table.ColumnHeader>
+      <Table.Cell textAlign="end" fontWeight="semibold" whiteSpace="nowrap">
+        {signed(one.difference)} {one.currency}
+      </Table.Cell>
+      {pairs.map(([before, after], number) => (
+        // biome-ignore lint: three fixed cells
+        <Table.Cell key={number} whiteSpace="nowrap" color={before === after ? "fg.muted" : undefined}>
+          {before === after ? money(before, null) : `${money(before, null)} → ${money(after, null)}`}
+        </Table.Cell>
+      ))}
+    </Table.Row>
+  );
+}
+
+function Line({ line }: { line: SimulatedLine }) {
+  return (
+    <Table.Row verticalAlign="top">
+      <Table.Cell>
+        <Styled asChild colorPalette="brand">
+          <Link to={`/mapping/invoices?why=${line.line_id}`}>{line.line_id}: why?</Link>
+        </Styled>
+      </Table.Cell>
+      <Table.Cell>
+        {line.organization_name}
+        <Text fontSize="xs" color="fg.muted">
+          {line.invoice_number}
+        </Text>
+      </Table.Cell>
+      <Table.Cell textAlign="end" whiteSpace="nowrap">
+        {line.amount_before === null ? "nothing" : money(line.amount_before, line.currency)}
+      </Table.Cell>
+      <Table.Cell textAlign="end" whiteSpace="nowrap">
+        {line.amount_after === null ? "nothing" : money(line.amount_after, line.currency)}
+      </Table.Cell>
+      <Table.Cell>{line.change}</Table.Cell>
+    </Table.Row>
+  );
+}
+
+/** "+12.00", "-3.50"; text all the way. */
+function signed(amount: string): string {
+  const shown = money(amount, null);
+  return /^-|^0*(\.0*)?$/.test(amount) ? shown : `+${shown}`;
+}
