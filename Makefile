@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Ports of the local stack, e.g. `make demo AIRFLOW_PORT=9080`; empty means the default.
 export AIRFLOW_PORT POSTGRES_PORT SANDBOX_PORT LOCAL_POSTGRES
 
-.PHONY: help install pages demo stop status test test-fast fuzz prove business check format lock clean
+.PHONY: help install pages api-types demo stop status test test-fast fuzz prove business check format lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -24,6 +24,9 @@ install:  ## virtual environment with the locked packages
 
 pages: install  ## build the front end of the review pages, if something in it changed
 	@$(RUN) -m local_stack pages
+
+api-types: install  ## write the API's models as TypeScript for the front end
+	@$(RUN) -m local_stack api-types
 
 demo: pages  ## a whole night against the sandbox, then the Airflow UI until Ctrl-C (STAY=0: stop at the end)
 	@$(RUN) -m local_stack demo --stay=$(STAY)

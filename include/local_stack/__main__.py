@@ -60,6 +60,14 @@ def pages() -> None:
     pages.build()
 
 
+@app.command("api-types")
+def api_types() -> None:
+    """Write the API's models as TypeScript."""
+    from local_stack import pages
+
+    pages.write_api_types()
+
+
 @app.command()
 def check() -> None:
     """ruff, mypy, sqlfluff, and the front end's own check."""

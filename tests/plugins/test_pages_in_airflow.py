@@ -49,10 +49,8 @@ def test_a_session_of_airflow_is_one_here(client: TestClient) -> None:
     cookie = session(client, "viewer")
     assert client.get("/billing/api/nothing", headers=cookie).status_code == 404
     assert client.post("/billing/api/pauses", headers={**cookie, **WRITE}, content="{}").status_code == 403
-    op = session(client, "op")
-    assert (
-        client.post("/billing/api/pauses", headers={**op, **WRITE}, content="{}").status_code == 503
-    )  # let in: no database here
+    op = session(client, "op")  # let in, as far as the database, which is not there
+    assert client.post("/billing/api/pauses", headers={**op, **WRITE}, content="{}").status_code == 503
     assert client.put("/billing/api/settings/x", headers={**op, **WRITE}, content="{}").status_code == 403
 
 
@@ -60,9 +58,7 @@ def test_a_token_does_for_programs(client: TestClient) -> None:
     token = session(client, "op")["Cookie"].removeprefix("_token=")
     headers = {**WRITE, "Authorization": f"Bearer {token}"}
     del headers["Origin"]
-    assert (
-        client.post("/billing/api/pauses", headers=headers, content="{}").status_code == 503
-    )  # let in: no database here
+    assert client.post("/billing/api/pauses", headers=headers, content="{}").status_code == 503
 
 
 def test_airflow_offers_the_pages(client: TestClient) -> None:

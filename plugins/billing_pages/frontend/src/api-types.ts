@@ -3026,26 +3026,6 @@ export interface components {
             /** Context */
             ctx?: Record<string, never>;
         };
-        /**
-         * Given
-         * @description What a request carries: unknown fields are refused.
-         */
-        Given: Record<string, never>;
-        /**
-         * Problem
-         * @description What every error looks like. current: of a 409, what somebody else has stored meanwhile.
-         */
-        Problem: {
-            /** Error */
-            error: string;
-            /** Message */
-            message: string;
-            /**
-             * Current
-             * @default null
-             */
-            current: unknown | null;
-        };
     };
     responses: never;
     parameters: never;
