@@ -339,11 +339,8 @@ def _best(database: Connection, kind: MappingKindName, rows: Sequence[mapping_gr
 
 def _suggestion(whole: suggestions.Suggestion, one: suggestions.Candidate) -> Suggestion:
     target = one.target
-    details = [
-        target.identifier,
-        target.status,
-        f"already: {', '.join(target.mapped_from)}" if target.mapped_from else "",
-    ]
+    others = f"already: {', '.join(whole.others_of(target))}" if whole.others_of(target) else None
+    details = [target.identifier, target.status, others]
     return Suggestion(
         target_id=target.target_id,
         target_name=target.name or target.identifier or "without name",
