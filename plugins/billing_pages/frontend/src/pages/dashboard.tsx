@@ -1,10 +1,135 @@
-import { Empty } from "../components/Empty";
+import { Box, HStack, NativeSelect, SimpleGrid, Skeleton, Stack } from "@chakra-ui/react";
+import { useState } from "react";
+import { ErrorBox } from "../components/ErrorBox";
+import { GuardedButton } from "../components/GuardedButton";
 import { Page } from "../components/Page";
+import { useAddress } from "../lib/address";
+import { period as periodName } from "../lib/format";
+import { useActiveRuns } from "../lib/runs";
+import { ActiveRuns } from "./dashboard/ActiveRuns";
+import { AmissSubscriptions } from "./dashboard/AmissSubscriptions";
+import { Customers } from "./dashboard/Customers";
+import { FirstRun } from "./dashboard/FirstRun";
+import { HeldMoney } from "./dashboard/HeldMoney";
+import { MoneyOfPeriod } from "./dashboard/MoneyOfPeriod";
+import { Months } from "./dashboard/Months";
+import { NeedsYou } from "./dashboard/NeedsYou";
+import { ParkedBounds } from "./dashboard/ParkedBounds";
+import { PauseBanner } from "./dashboard/PauseBanner";
+import { useParked, usePauses, usePeriods, useRuns, useSetup } from "./dashboard/queries";
+import { RecentRuns } from "./dashboard/RecentRuns";
+import { SetupChecklist } from "./dashboard/SetupChecklist";
+import { StopDialog } from "./dashboard/StopDialog";
+import { SyncCard } from "./dashboard/SyncCard";
+import { SyncDialog } from "./dashboard/SyncDialog";
+import { usePlans } from "./plan/queries";
 
-export default function ThisPage() {
+const FEW_RUNS = 6;
+
+/** What a finance person wants to see first in the morning. */
+export default function Dashboard() {
+  const [address, change] = useAddress({ period: "", sort: "-total", page: "1", months: "chart", currency: "", held: "period" });
+  const [dialog, setDialog] = useState<"stop" | "sync" | "dry run" | null>(null);
+  const [runLimit, setRunLimit] = useState(FEW_RUNS);
+  const setup = useSetup();
+  const periods = usePeriods();
+  const runs = useRuns(runLimit);
+  const pauses = usePauses();
+  const parked = useParked();
+  const plans = usePlans();
+  const active = useActiveRuns();
+
+  const period = periods.data?.find((each) => each.billing_period === address.period) ?? periods.data?.[0];
+  const lastRun = runs.data?.find((run) => run.kind !== "reference");
+  const isEmpty = periods.data?.length === 0;
+  const failed = [setup, periods, runs, pauses, parked].find((query) => query.error);
+
   return (
-    <Page title="Dashboard">
-      <Empty title="This page is being built" />
+    <Page
+      title="Dashboard"
+      actions={
+        <>
+          {period && (
+            <NativeSelect.Root size="sm" width="10rem">
+              <NativeSelect.Field aria-label="Billing period" value={period.billing_period} onChange={(event) => change({ period: event.target.value, page: "1" })}>
+                {periods.data?.map((each) => (
+                  <option key={each.billing_period} value={each.billing_period}>
+                    {periodName(each.billing_period)}
+                  </option>
+                ))}
+              </NativeSelect.Field>
+              <NativeSelect.Indicator />
+            </NativeSelect.Root>
+          )}
+          <GuardedButton permission="edit" variant="outline" onClick={() => setDialog("dry run")}>
+            Dry run …
+          </GuardedButton>
+          <GuardedButton permission="edit" onClick={() => setDialog("sync")}>
+            Sync now …
+          </GuardedButton>
+          <GuardedButton permission="approve" variant="outline" colorPalette="red" onClick={() => setDialog("stop")}>
+            Stop delivery …
+          </GuardedButton>
+        </>
+      }
+    >
+      {failed && <ErrorBox error={failed.error} onRetry={() => [setup, periods, runs, pauses, parked].forEach((query) => void query.refetch())} />}
+      {pauses.data && <PauseBanner pauses={pauses.data} />}
+      <NeedsYou plans={plans.data ?? []} lastRun={lastRun} period={period} />
+      {setup.data && <SetupChecklist setup={setup.data} />}
+      <ActiveRuns runs={active.data ?? []} />
+      {isEmpty && setup.data && <FirstRun isReady={setup.data.is_ready} onDryRun={() => setDialog("dry run")} />}
+      {parked.data && <ParkedBounds parked={parked.data} />}
+      {periods.isPending && !failed && <Placeholder />}
+      {period && <MoneyOfPeriod period={period} />}
+      {setup.data && (
+        <SimpleGrid columns={{ base: 1, lg: period ? 2 : 1 }} gap="3" alignItems="start">
+          <Stack gap="3" minW="0">
+            <SyncCard setup={setup.data} lastRun={lastRun} />
+            {period && (
+              <Months
+                periods={periods.data ?? []}
+                asTable={address.months === "table"}
+                onAsTable={(asTable) => change({ months: asTable ? "table" : "chart" })}
+                currency={address.currency}
+                onCurrency={(currency) => change({ currency })}
+              />
+            )}
+          </Stack>
+          {period && (
+            <HeldMoney period={period.billing_period} scope={address.held === "all" ? "all" : "period"} onScope={(held) => change({ held })} />
+          )}
+        </SimpleGrid>
+      )}
+      {period && <Customers period={period.billing_period} sort={address.sort} page={Number(address.page) || 1} onChange={change} />}
+      <AmissSubscriptions />
+      {runs.data && runs.data.length > 0 && (
+        <RecentRuns runs={runs.data} onMore={runs.data.length === runLimit && runLimit < 1000 ? () => setRunLimit(Math.min(1000, runLimit * 3)) : null} />
+      )}
+      {dialog === "stop" && <StopDialog onClose={() => setDialog(null)} />}
+      {(dialog === "sync" || dialog === "dry run") && (
+        <SyncDialog
+          isDryRun={dialog === "dry run"}
+          period={period?.billing_period ?? null}
+          syncsByItself={setup.data?.automated_daily_sync ?? false}
+          onClose={() => setDialog(null)}
+        />
+      )}
     </Page>
+  );
+}
+
+function Placeholder() {
+  return (
+    <Stack gap="3" role="status" aria-label="Loading the Dashboard">
+      <HStack gap="3">
+        {["a", "b", "c", "d", "e"].map((each) => (
+          <Skeleton key={each} h="20" flex="1" />
+        ))}
+      </HStack>
+      <Box>
+        <Skeleton h="64" />
+      </Box>
+    </Stack>
   );
 }
