@@ -34,6 +34,7 @@ PRODUCT = "default_product_id"
 COLUMNS = ("charge_type", "display_name", "is_recurring", "charge_start_rule", "charge_end_rule")
 TAXABLE = ("", "product", "on", "off")  # "": as the setting taxable says
 MORE_COLUMNS = (PRODUCT, "taxable")  # a file without such a column leaves them as they are
+MOST_TOLD = 20  # ids of lines in a message
 YES_NO = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -206,7 +207,8 @@ def apply_rules_again(
             for words in (
                 f"period {period:%Y-%m}" if period else "",
                 f"organization {organization_id}" if organization_id else "",
-                f"lines {', '.join(map(str, line_ids))}" if line_ids else "",
+                f"lines {', '.join(map(str, line_ids))}" if 0 < len(line_ids) <= MOST_TOLD else "",
+                f"{len(line_ids)} lines" if len(line_ids) > MOST_TOLD else "",
             )
             if words
         ]

@@ -206,7 +206,7 @@ class SourceChange:
         if self.before is None or self.after is None:
             return []
         return [
-            f"{name}: {_shown(self.before.get(name))} → {_shown(value)}"
+            f"{name}: {shown(self.before.get(name))} → {shown(value)}"
             for name, value in self.after.items()
             if name not in _UNTOLD_CHANGES and self.before.get(name) != value
         ]
@@ -496,7 +496,7 @@ def decision_words(story: LineStory) -> str:
         f"company {story.names['company']}, product {story.names['product']}",
         f"agreement {story.names['agreement']}" + (f" ({source})" if source else ""),
         f"{decision.get('effective_date')} to {decision.get('cancelled_date')}",
-        f"{_shown(decision.get('quantity'))} x {_shown(decision.get('unit_price'))} = {_money(decision.get('amount'))}",
+        f"{shown(decision.get('quantity'))} x {shown(decision.get('unit_price'))} = {_money(decision.get('amount'))}",
     ]
     rules = decision.get("rules") or {}
     if rules.get("moved_to_open_cycle"):
@@ -515,7 +515,7 @@ def decision_words(story: LineStory) -> str:
 def describe(value: Mapping[str, Any], row_key: str = "") -> str:
     """An entry's value in words, without the key that it stands under: `state approved, company Bakery (17)`."""
     if "setting_key" in value:
-        return _shown(value.get("value"))
+        return shown(value.get("value"))
     told = {
         name: given for name, given in value.items()
         if name not in _OWN_COLUMNS and given is not None and given is not False and str(given) != row_key
@@ -526,7 +526,7 @@ def describe(value: Mapping[str, Any], row_key: str = "") -> str:
         if plain != name and plain in told:
             words.append(f"{plain} {told[plain]} ({given})")
         elif f"{name}_id" not in told:
-            words.append(f"{name} {_shown(given)}")
+            words.append(f"{name} {shown(given)}")
     return ", ".join(words)
 
 
@@ -543,7 +543,7 @@ def _quantities(line: Mapping[str, Any]) -> str:
     if line.get("revision", 1) > 1:
         return f"a difference of {_money(line['total_price'])} {line['currency']}, {line['charge_type']}"
     return (
-        f"{_shown(line['quantity'])} x {_shown(line['unit_price'])} = {_money(line['total_price'])} "
+        f"{shown(line['quantity'])} x {shown(line['unit_price'])} = {_money(line['total_price'])} "
         f"{line['currency']}, {line['charge_type']}, {line['charge_start_date']} to {line['charge_end_date']}"
     )
 
@@ -553,7 +553,7 @@ def _invoice_words(invoice: Mapping[str, Any]) -> str:
     return f"{invoice['invoice_date']}, {invoice['status']}, {total}"
 
 
-def _proof_words(proof: Mapping[str, Any]) -> str:
+def proof_words(proof: Mapping[str, Any]) -> str:
     parts = {"delivered": "delivered", "held": "held", "excluded": "excluded", "awaiting_approval": "awaiting approval"}
     return " + ".join(f"{words} {_money(proof[name])}" for name, words in {**parts, "in_doubt": "in doubt"}.items())
 
@@ -566,11 +566,11 @@ def _money(amount: Any) -> str:
     return "?" if amount is None else f"{Decimal(amount):,.2f}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     if isinstance(value, Decimal):
         return f"{value.normalize():f}"
     if isinstance(value, list):
-        return ", ".join(map(_shown, value))
+        return ", ".join(map(shown, value))
     return "not set" if value is None else str(value)
 
 
@@ -634,7 +634,7 @@ def print_line(story: LineStory, console: Console) -> None:
         proof = story.proof
         _add(
             head, "proof of the invoice",
-            f"run {proof['run_id']}: source {_money(proof['source_total'])} = {_proof_words(proof)}",
+            f"run {proof['run_id']}: source {_money(proof['source_total'])} = {proof_words(proof)}",
         )  # fmt: skip
     console.print(head)
     _print_entries(story, console)
@@ -729,7 +729,7 @@ def print_invoice(story: InvoiceStory, console: Console) -> None:
     ]
     if invoice["proof"]:
         proof = invoice["proof"]
-        words = f"proof: difference {_money(proof['difference'])}: {_proof_words(proof)}"
+        words = f"proof: difference {_money(proof['difference'])}: {proof_words(proof)}"
         events.append(Event(_time(proof["proven_at"]), f"run {proof['run_id']}", words))
     _print_events(_in_order(events), console)
 
@@ -787,5 +787,5 @@ def _print_answer(ledger: Mapping[str, Any], console: Console) -> None:
         "What was sent, and what ConnectWise gave back when it was last read as equal", "field", "sent", "ConnectWise"
     )
     for name in dict.fromkeys((*sent, *applied)):
-        _add(table, name, _shown(sent.get(name)), _shown(applied.get(name)))
+        _add(table, name, shown(sent.get(name)), shown(applied.get(name)))
     console.print(table)

@@ -41,16 +41,16 @@ OF_OURS: tuple[tuple[type[BillingSyncError], int, str], ...] = (
     (StaleEditError, 409, "stale"),
     (LockedError, 423, "locked"),
     (RefusedEditError, 422, "invalid"),
-    (BusyError, 409, "busy"),
+    (BusyError, 503, "busy"),
     (PausedError, 409, "paused"),
     (TemporaryError, 503, "unavailable"),
     (BillingSyncError, 422, "invalid"),
 )
 OF_DATABASE: tuple[tuple[type[psycopg.Error], int, str, str], ...] = (
     (psycopg.errors.QueryCanceled, 503, "too slow", "The billing database took too long. Narrow the filter."),
-    (psycopg.errors.LockNotAvailable, 409, "busy", "Somebody else is changing the same. Try again in a moment."),
-    (psycopg.errors.DeadlockDetected, 409, "busy", "Somebody else is changing the same. Try again in a moment."),
-    (psycopg.errors.SerializationFailure, 409, "busy", "Somebody else is changing the same. Try again in a moment."),
+    (psycopg.errors.LockNotAvailable, 503, "busy", "Somebody else is changing the same. Try again in a moment."),
+    (psycopg.errors.DeadlockDetected, 503, "busy", "Somebody else is changing the same. Try again in a moment."),
+    (psycopg.errors.SerializationFailure, 503, "busy", "Somebody else is changing the same. Try again in a moment."),
     (psycopg.errors.OperationalError, 503, "unavailable", "The billing database does not answer. Try again."),
     (psycopg.DataError, 422, "invalid", "A value does not fit: the database cannot store or compare it."),
 )

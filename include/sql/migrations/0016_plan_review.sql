@@ -118,6 +118,14 @@ where
 comment on view delivery.stale_item is
 'Plan items with a line that was held, excluded, put on another Addition or given other values after the plan was made: they are not delivered.';
 
+create index on delivery.addition (delivery_key) where is_adopted;
+create view delivery.adopting_item as
+select item.plan_item_id, item.plan_id
+from delivery.addition as ledger
+join delivery.plan_item as item using (delivery_key)
+where ledger.is_adopted and item.action = 'update' and strpos(item.payload_before::text, item.marker) = 0;
+comment on view delivery.adopting_item is 'Plan items that take over an Addition made by hand: it has not carried our marker before.';
+
 -- Lists of runs and plans.
 create index on delivery.plan_item (plan_id, agreement_id) include (amount);
 create view delivery.plan_money as

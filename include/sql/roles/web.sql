@@ -44,6 +44,7 @@ begin
     mapping.company_selector, mapping.agreement_rule,
     billing.override, billing.setting, billing.charge_type, billing.charge_type_version, billing.bound_allowance
     to billing_web;
+    grant insert, update, delete on billing.bulk_change, billing.bulk_change_line to billing_web;
     grant insert on delivery.pause to billing_web;
     grant update (ended_by, ended_at) on delivery.pause to billing_web;
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import chain
 from typing import Annotated, Literal, get_args
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from billing_pages.api.common import (
     BillingPeriod,
@@ -21,8 +23,14 @@ from billing_pages.api.common import (
     OutcomeMoney,
     Released,
 )
-from billing_pages.database import Database
+from billing_pages.database import Connect, Database
 from billing_pages.security import Editor
+from billing_sync import bulk, edits, review, why
+from billing_sync.db import Connection
+from billing_sync.decide import review_state
+from billing_sync.export import Cell, csv_chunks, xlsx_chunks
+from billing_sync.export import Money as Amount
+from billing_sync.run import parse_billing_period
 
 router = APIRouter()
 
@@ -243,6 +251,8 @@ class BulkResult(BaseModel):
     conflicts: lines that somebody else changed after the preview; they stay as they are.
     """
 
+    model_config = ConfigDict(from_attributes=True)
+
     bulk_id: int
     state: Literal["previewed", "running", "done", "failed"]
     changed: int
@@ -258,6 +268,8 @@ BulkStatus = Literal["to change", "changed", "unchanged", "conflict", "refused"]
 
 class BulkLine(BaseModel):
     """What became of one line of a bulk change."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     line_id: int
     organization_name: str
@@ -276,6 +288,8 @@ class BulkLinePage(BaseModel):
 
 class Choice(BaseModel):
     """Something that a person may pick. unusable: why it cannot be picked."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     id: int
     name: str
@@ -364,13 +378,14 @@ def list_lines(
     database: Database, chosen: GivenFilter, sort: Sort = "line_id", offset: Offset = 0, limit: Limit = 100
 ) -> LinePage:
     """A page of the lines that the filter finds."""
-    raise NotImplementedError
+    page = review.read_page(database, _wanted(chosen), sort=sort, offset=offset, limit=limit)
+    return LinePage(total=page.total, offset=offset, lines=_lines(page.rows))
 
 
 @router.get("/lines/totals")
 def line_totals(database: Database, chosen: GivenFilter) -> LineTotals:
     """The money of all lines that the filter finds."""
-    raise NotImplementedError
+    return LineTotals.model_validate(review.read_totals(database, _wanted(chosen)))
 
 
 @router.get("/lines/export.csv")
@@ -378,7 +393,9 @@ def export_csv(
     database: Database, chosen: GivenFilter, sort: Sort = "line_id", columns: Columns = None
 ) -> StreamingResponse:
     """The lines that the filter finds, as CSV (UTF-8). columns: names separated by commas; without it: all."""
-    raise NotImplementedError
+    names = _columns(columns)
+    pieces = csv_chunks(names, _cells(database, chosen, sort, names))
+    return _download(pieces, chosen, "csv", "text/csv; charset=utf-8")
 
 
 @router.get("/lines/export.xlsx")
@@ -386,58 +403,82 @@ def export_xlsx(
     database: Database, chosen: GivenFilter, sort: Sort = "line_id", columns: Columns = None
 ) -> StreamingResponse:
     """The lines that the filter finds, as an Excel workbook."""
-    raise NotImplementedError
+    names = _columns(columns)
+    pieces = xlsx_chunks("Lines", names, _cells(database, chosen, sort, names))
+    return _download(pieces, chosen, "xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet")
 
 
 @router.get("/lines/{line_id}")
 def get_line(database: Database, line_id: LineId) -> Line:
     """One line."""
-    raise NotImplementedError
+    return Line.model_validate(review.read_line(database, line_id))
 
 
 @router.patch("/lines/{line_id}")
-def change_line(database: Database, editor: Editor, line_id: LineId, change: LineChange) -> LineChanged:
+def change_line(
+    database: Database, connect: Connect, _editor: Editor, line_id: LineId, change: LineChange
+) -> LineChanged:
     """Type values for a line; it is decided again at once. 409: somebody else was quicker; 423: the line is locked."""
-    raise NotImplementedError
+    given = change.model_dump(exclude_unset=True, exclude={"version"})
+    changed = edits.change_line(database, line_id, version=change.version, changes=given, connect=connect)
+    return LineChanged(
+        line=Line.model_validate(changed.line),
+        released=Released.model_validate(changed.released),
+    )
 
 
 @router.get("/lines/{line_id}/agreements")
 def agreements_of_line(database: Database, line_id: LineId, q: Search = "") -> list[Choice]:
     """Agreements of the line's company, those first that fit."""
-    raise NotImplementedError
+    return [Choice.model_validate(one) for one in edits.agreements_for(database, line_id, q)]
 
 
 @router.get("/lines/{line_id}/products")
 def products_of_line(database: Database, line_id: LineId, q: Search = "") -> list[Choice]:
     """Products that the line may become."""
-    raise NotImplementedError
+    return [Choice.model_validate(one) for one in edits.products_for(database, line_id, q)]
 
 
 @router.get("/lines/{line_id}/why")
-def why(database: Database, line_id: LineId) -> Story:
+def explain_line(database: Database, line_id: LineId) -> Story:
     """The whole story of a line."""
-    raise NotImplementedError
+    line = review.read_line(database, line_id)
+    return _story(line, why.why_line(database, line_id))
 
 
 # -- bulk changes ------------------------------------------------------------------------------------------------------
 
 
 @router.post("/bulk/preview")
-def preview_bulk(database: Database, editor: Editor, request: BulkRequest) -> BulkPreview:
+def preview_bulk(database: Database, _editor: Editor, request: BulkRequest) -> BulkPreview:
     """What a bulk change would do; its selection is frozen for an hour."""
-    raise NotImplementedError
+    given = request.values.model_dump(exclude_unset=True, exclude={"action", "reason"})
+    preview = bulk.preview_bulk(
+        database, _wanted(request.filter), action=request.values.action, values=given, reason=request.values.reason
+    )
+    return BulkPreview(
+        bulk_id=preview.bulk_id,
+        chosen=preview.chosen,
+        lines=preview.lines,
+        unchanged=preview.unchanged,
+        refused=[BulkRefusal(why=why, lines=lines) for why, lines in preview.refused],
+        customers=preview.customers,
+        money=[Money.model_validate(one) for one in preview.money],
+        sample=_lines(preview.sample),
+        expires_at=preview.expires_at,
+    )
 
 
 @router.post("/bulk/{bulk_id}/apply")
-def apply_bulk(database: Database, editor: Editor, bulk_id: BulkId) -> BulkResult:
+def apply_bulk(database: Database, connect: Connect, editor: Editor, bulk_id: BulkId) -> BulkResult:
     """Carry out a previewed bulk change, at most once."""
-    raise NotImplementedError
+    return BulkResult.model_validate(bulk.apply_bulk(database, bulk_id, person=editor.name, connect=connect))
 
 
 @router.get("/bulk/{bulk_id}")
 def get_bulk(database: Database, bulk_id: BulkId) -> BulkResult:
     """What became of a bulk change."""
-    raise NotImplementedError
+    return BulkResult.model_validate(bulk.read_bulk(database, bulk_id))
 
 
 @router.get("/bulk/{bulk_id}/lines")
@@ -445,10 +486,122 @@ def list_bulk_lines(
     database: Database, bulk_id: BulkId, status: BulkStatus | None = None, offset: Offset = 0, limit: Limit = 100
 ) -> BulkLinePage:
     """What became of each line of a bulk change."""
-    raise NotImplementedError
+    total, lines = bulk.read_bulk_lines(database, bulk_id, status=status, offset=offset, limit=limit)
+    return BulkLinePage(total=total, lines=[BulkLine.model_validate(one) for one in lines])
 
 
 @router.get("/decisions/{run_id}")
 def get_decision(database: Database, run_id: RunId) -> Released:
     """How far deciding again in the background has come."""
-    raise NotImplementedError
+    return Released.model_validate(review_state(database, run_id))
+
+
+# -- from one form into the other --------------------------------------------------------------------------------------
+
+
+def _wanted(chosen: LineFilter) -> review.LineFilter:
+    return review.LineFilter(
+        **{**chosen.model_dump(exclude={"periods"}), "periods": [parse_billing_period(one) for one in chosen.periods]}
+    )
+
+
+def _lines(rows: list[review.Row]) -> list[Line]:
+    return [Line.model_validate(row) for row in rows]
+
+
+EXPORT_COLUMNS = (
+    "line_id", "billing_period", "organization_id", "organization_name", "company_id", "company_name",
+    "invoice_number", "invoice_date", "invoice_status", "subscription_id", "subscription_name", "offer_id",
+    "offer_name", "charge_type", "charge_type_name", "charge_start_date", "charge_end_date", "billing_frequency",
+    "quantity", "unit_price", "total_price", "currency", "outcome", "held_reasons", "held_details", "held_since",
+    "excluded_by", "agreement_id", "agreement_name", "product_id", "product", "effective_date", "cancelled_date",
+    "sent_quantity", "sent_unit_price", "sent_amount", "invoice_description", "connectwise_addition_id",
+    "user_updated", "decided_by", "decided_at",
+)  # fmt: skip
+AMOUNTS = ("total_price", "sent_amount")
+MOST_PERIODS_NAMED = 3  # in the name of a file
+
+
+def _columns(given: str | None) -> list[str]:
+    """The columns to export, in the order that was asked for. 422 for one that is not known."""
+    names = [name.strip() for name in given.split(",")] if given else list(EXPORT_COLUMNS)
+    unknown = sorted(set(names) - set(EXPORT_COLUMNS))
+    if unknown:
+        raise HTTPException(422, f"There is no column {', '.join(unknown)}. There are: {', '.join(EXPORT_COLUMNS)}.")
+    return names
+
+
+def _cells(database: Connection, chosen: LineFilter, sort: str, names: list[str]) -> Iterator[list[Cell]]:
+    for row in review.read_all(database, _wanted(chosen), sort=sort):
+        yield [_cell(row, name) for name in names]
+
+
+def _cell(row: review.Row, name: str) -> Cell:
+    match name:
+        case "held_reasons":
+            return "; ".join(reason["title"] for reason in row["held_reasons"])
+        case "held_details":
+            return "; ".join(reason["detail"] for reason in row["held_reasons"])
+        case "user_updated":
+            return ", ".join(row["typed"]["fields"]) if row["typed"] else ""
+        case "decided_by" | "decided_at":
+            typed: Cell = row["typed"][name] if row["typed"] else None
+            return typed
+    value: Cell = row[name]
+    return Amount(value) if name in AMOUNTS and isinstance(value, Decimal) else value
+
+
+def _download(pieces: Iterator[bytes], chosen: LineFilter, ending: str, media_type: str) -> StreamingResponse:
+    name = "-".join(["lines", *(chosen.periods if len(chosen.periods) <= MOST_PERIODS_NAMED else ["several"])])
+    # The first piece is made before the answer begins: what goes wrong until then is still told as an error.
+    first = next(pieces, b"")
+    return StreamingResponse(
+        chain([first], pieces),
+        media_type=media_type,
+        headers={"Content-Disposition": f'attachment; filename="{name}.{ending}"'},
+    )
+
+
+def _story(line: review.Row, story: why.LineStory) -> Story:
+    decision = why.decision_words(story) if story.decision else "Not decided yet."
+    if story.outcome == "excluded" and story.decision:
+        decision = f"excluded by {story.decision['excluded_by']}"
+    return Story(
+        line=Line.model_validate(line),
+        decision=decision,
+        entries=[_entry(entry) for entry in story.entries],
+        events=[StoryEvent(at=event.at, kind=event.who, text=event.what) for event in why.line_events(story)],
+        connectwise=_connectwise(story),
+        proof=why.proof_words(story.proof) if story.proof else None,
+        changed_since=[
+            f"{why.ROLES.get(entry.role, entry.role)} {entry.row_key}: "
+            + (why.describe(entry.value_now, entry.row_key) if entry.value_now else "taken away")
+            for entry in story.changed_since
+        ],
+    )
+
+
+def _entry(entry: why.Entry) -> StoryEntry:
+    return StoryEntry(
+        role=why.ROLES.get(entry.role, entry.role),
+        name=entry.row_key,
+        value=why.describe(entry.value, entry.row_key),
+        version=entry.version,
+        person=entry.person,
+        at=entry.at,
+        is_default=entry.is_default,
+        is_same_now=entry.is_same_now,
+        value_now=why.describe(entry.value_now, entry.row_key) if entry.value_now else None,
+    )
+
+
+def _connectwise(story: why.LineStory) -> list[StoryField]:
+    """Field by field what was sent and what ConnectWise held, when it was last read back as equal."""
+    ledger = story.delivery.addition if story.delivery and story.is_carried else None
+    if ledger is None:
+        return []
+    sent, held = ledger["payload"], ledger["applied_payload"] or {}
+    return [
+        StoryField(name=name, sent=why.shown(sent.get(name)), held=why.shown(held.get(name)))
+        for name in dict.fromkeys((*sent, *held))
+    ]
