@@ -87,7 +87,9 @@ def plan_detail(connection: Connection, plan_id: int) -> Row:
     if not found:
         raise NotFoundError(f"There is no plan {plan_id}.")
     summary = found[0]
-    values = {"plan_id": plan_id, "run_id": summary["run_id"]}
+    values = {
+        "plan_id": plan_id, "run_id": summary["run_id"], "is_open": summary["state"] in ("proposed", "approved"),
+    }  # fmt: skip
     held = _rows(connection, _HELD_OF_RUN, values)
     (figures,) = _rows(
         connection,
@@ -106,7 +108,8 @@ def plan_detail(connection: Connection, plan_id: int) -> Row:
             delivery.plan_fingerprint(%(plan_id)s) as fingerprint,
             (
                 select count(*) from delivery.stale_item as stale join delivery.plan_item as item using (plan_item_id)
-                where stale.plan_id = %(plan_id)s and item.state = 'pending'
+                -- Of a plan that is done or given up nothing is delivered any more.
+                where %(is_open)s and stale.plan_id = %(plan_id)s and item.state = 'pending'
             ) as stale_items,
             standing.conflicts,
             standing.delivered - (
@@ -169,9 +172,13 @@ def _counts(connection: Connection, plan_id: int) -> list[Row]:
     for row in _rows(
         connection,
         """
-        select item.action, item.state, coalesce(agreement.currency, '') as currency, count(*) as lines,
-            sum(item.amount) as amount
-        from reporting.plan_item as item join mapping.agreement as agreement using (agreement_id)
+        select
+            case when adopting.plan_item_id is not null then 'adoption' else item.action end as action,
+            item.state, coalesce(agreement.currency, '') as currency, count(*) as lines, sum(item.amount) as amount
+        from delivery.plan_item as item
+        join mapping.agreement as agreement using (agreement_id)
+        left join delivery.adopting_item as adopting
+            on adopting.plan_id = %(plan_id)s and adopting.plan_item_id = item.plan_item_id
         where item.plan_id = %(plan_id)s group by 1, 2, 3
         union all
         select 'create agreement', state, currency, count(*), sum(amount)
@@ -239,15 +246,17 @@ ITEM_COLUMNS = (
 
 _FOUND = """
     select
-        item.plan_item_id, item.delivery_key, item.action, item.state, item.company_id, company.name as company_name,
-        item.agreement_name, item.amount, item.effective_date, item.subscription_id, item.invoice_description,
-        (
-            select product.identifier from delivery.plan_item as planned
-            join mapping.product as product on product.product_id = (planned.payload -> 'product' ->> 'id')::integer
-            where planned.plan_item_id = item.plan_item_id
-        ) as product
-    from reporting.plan_item as item
+        item.plan_item_id, item.delivery_key,
+        case when adopting.plan_item_id is not null then 'adoption' else item.action end as action,
+        item.state, item.company_id, company.name as company_name, agreement.name as agreement_name, item.amount,
+        left(item.payload ->> 'effectiveDate', 10)::date as effective_date, item.subscription_id,
+        item.payload ->> 'invoiceDescription' as invoice_description, product.identifier as product
+    from delivery.plan_item as item
     join mapping.company as company on company.company_id = item.company_id
+    join mapping.agreement as agreement on agreement.agreement_id = item.agreement_id
+    left join mapping.product as product on product.product_id = (item.payload -> 'product' ->> 'id')::integer
+    left join delivery.adopting_item as adopting
+        on adopting.plan_id = %(plan_id)s and adopting.plan_item_id = item.plan_item_id
     where item.plan_id = %(plan_id)s
     union all
     select

@@ -430,7 +430,9 @@ select
     item.plan_item_id,
     item.plan_id,
     case
-        when item.action = 'update' and ledger.is_adopted and strpos(item.payload_before::text, item.marker) = 0 then 'adoption'
+        when exists (
+            select from delivery.adopting_item as adopting where adopting.plan_item_id = item.plan_item_id
+        ) then 'adoption'
         else item.action
     end as action,
     item.state,
