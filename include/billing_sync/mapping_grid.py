@@ -123,7 +123,8 @@ _SORTED_BY = {
 @dataclass
 class Row:
     """An entry of a mapping as it stands. held: money of lines that wait for it; frequencies: an offer was invoiced
-    with, on its own entry only; selectors: how many an organization has."""
+    with, on its own entry only; selectors: how many an organization has; company_id: of a contract, the company that
+    its organization is mapped to."""
 
     source_id: str
     billing_frequency: str
@@ -144,6 +145,7 @@ class Row:
     version: int
     frequencies: Sequence[str] = ()
     selectors: int = 0
+    company_id: int | None = None
     held: Sequence[Sum] = ()
 
     @property
@@ -280,12 +282,12 @@ def _read_rows(connection: Connection, found: sql.Composable, values: dict[str, 
 
 
 def _complete(connection: Connection, kind_name: str, rows: Sequence[Row], *, with_money: bool = True) -> None:
-    """Money that waits, billing frequencies, selectors: for the rows of a page only."""
+    """Money that waits, billing frequencies, selectors, companies of contracts: for the rows of a page only."""
     ids = sorted({row.source_id for row in rows})
     if not ids:
         return
     held = _held(connection, kind_name, ids) if with_money else {}
-    frequencies, selectors = {}, {}
+    frequencies, selectors, companies = {}, {}, {}
     if kind_name == "offers":
         frequencies = dict(
             connection.execute(
@@ -302,7 +304,17 @@ def _complete(connection: Connection, kind_name: str, rows: Sequence[Row], *, wi
                 [ids],
             ).fetchall()
         )
+    if kind_name == "contracts":
+        companies = dict(
+            connection.execute(
+                "select contract.contract_id, mapped.company_id from mapping.contract as contract"
+                " join mapping.organization_mapping as mapped using (organization_id)"
+                " where contract.contract_id = any(%s) and mapped.state = 'approved'",
+                [ids],
+            ).fetchall()
+        )
     for row in rows:
+        row.company_id = companies.get(row.source_id)
         row.held = held.get(row.key, ())
         row.selectors = selectors.get(row.source_id, 0)
         row.frequencies = frequencies.get(row.source_id, ()) if not row.billing_frequency else ()

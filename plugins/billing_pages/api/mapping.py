@@ -53,6 +53,7 @@ class MappingRow(BaseModel):
 
     source_status: gone, or AppXite's own status; target_unusable: why nothing can be billed to it.
     version: an edit carries it. held: money that waits for this entry. selectors: how many (organizations only).
+    company_id: of a contract, the company that its organization is mapped to: its agreements come first.
     frequencies: billing frequencies of the offer's invoices; each may be decided, with version 0 while it has no entry.
     best: of what nobody has decided yet, or whose target became unusable, what speaks for which target most.
     """
@@ -76,6 +77,7 @@ class MappingRow(BaseModel):
     decided_at: datetime | None
     version: int
     selectors: int
+    company_id: int | None
     held: list[Money]
     best: Suggestion | None
 

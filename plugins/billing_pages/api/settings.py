@@ -17,6 +17,7 @@ from billing_pages.database import Database
 from billing_pages.errors import UnavailableError
 from billing_pages.security import Admin
 from billing_sync import settings, simulation_jobs
+from billing_sync.cures import CURE_LINKS, cure_link
 from billing_sync.db import Connection
 from billing_sync.errors import BillingSyncError, StaleEditError
 from billing_sync.rules import ChargeTypeRules, ChargeTypeState, change_charge_type, charge_type_states
@@ -178,6 +179,21 @@ class SimulationState(BaseModel):
     changed_lines: int
 
 
+class HeldReasonWord(BaseModel):
+    """A reason that can hold a line: its cause in words, its cure, and the page that cures it (null: none of ours)."""
+
+    code: str
+    title: str
+    cure: str
+    cure_link: str | None
+
+
+class Dictionary(BaseModel):
+    """Words that the database knows: every held reason, in the order of the pipeline."""
+
+    held_reasons: list[HeldReasonWord]
+
+
 # -- routes ------------------------------------------------------------------------------------------------------------
 
 CONNECTIONS: dict[ConnectionId, tuple[str, str]] = {
@@ -204,6 +220,19 @@ def test_connection(connection_id: ConnectionId, person: Admin) -> ConnectionTes
     from billing_hooks.connection_states import ask_service
 
     return ConnectionTest(connection_id=connection_id, **asdict(ask_service(connection_id)))
+
+
+@router.get("/dictionary")
+def get_dictionary(database: Database) -> Dictionary:
+    """Every held reason with its cause and cure."""
+    rows = database.execute("select reason_code, title, cure from billing.held_reason_code").fetchall()
+    order = {code: number for number, code in enumerate(CURE_LINKS)}
+    rows.sort(key=lambda row: order.get(row[0], len(order)))
+    return Dictionary(
+        held_reasons=[
+            HeldReasonWord(code=code, title=title, cure=cure, cure_link=cure_link(code)) for code, title, cure in rows
+        ]
+    )
 
 
 @router.get("/settings")

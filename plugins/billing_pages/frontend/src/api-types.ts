@@ -524,10 +524,10 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Why
+         * Explain Line
          * @description The whole story of a line.
          */
-        get: operations["why_api_lines__line_id__why_get"];
+        get: operations["explain_line_api_lines__line_id__why_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -932,6 +932,26 @@ export interface paths {
          * @description Ask the service whether it accepts the connection.
          */
         post: operations["test_connection_api_connections__connection_id__test_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/dictionary": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Dictionary
+         * @description Every held reason with its cause and cure.
+         */
+        get: operations["get_dictionary_api_dictionary_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1477,6 +1497,14 @@ export interface components {
             customers: components["schemas"]["CustomerMoney"][];
         };
         /**
+         * Dictionary
+         * @description Words that the database knows: every held reason, in the order of the pipeline.
+         */
+        Dictionary: {
+            /** Held Reasons */
+            held_reasons: components["schemas"]["HeldReasonWord"][];
+        };
+        /**
          * EndPauseRequest
          * @description Go on with delivery.
          */
@@ -1493,11 +1521,6 @@ export interface components {
             text: string;
             /** Strength */
             strength: string;
-        };
-        /** HTTPValidationError */
-        HTTPValidationError: {
-            /** Detail */
-            detail?: components["schemas"]["ValidationError"][];
         };
         /**
          * Held
@@ -1571,6 +1594,20 @@ export interface components {
             bound_key?: string | null;
             /** Bound Figure */
             bound_figure?: string | null;
+        };
+        /**
+         * HeldReasonWord
+         * @description A reason that can hold a line: its cause in words, its cure, and the page that cures it (null: none of ours).
+         */
+        HeldReasonWord: {
+            /** Code */
+            code: string;
+            /** Title */
+            title: string;
+            /** Cure */
+            cure: string;
+            /** Cure Link */
+            cure_link: string | null;
         };
         /**
          * InvoiceProof
@@ -1975,6 +2012,7 @@ export interface components {
          *
          *     source_status: gone, or AppXite's own status; target_unusable: why nothing can be billed to it.
          *     version: an edit carries it. held: money that waits for this entry. selectors: how many (organizations only).
+         *     company_id: of a contract, the company that its organization is mapped to: its agreements come first.
          *     frequencies: billing frequencies of the offer's invoices; each may be decided, with version 0 while it has no entry.
          *     best: of what nobody has decided yet, or whose target became unusable, what speaks for which target most.
          */
@@ -2020,6 +2058,8 @@ export interface components {
             version: number;
             /** Selectors */
             selectors: number;
+            /** Company Id */
+            company_id: number | null;
             /** Held */
             held: components["schemas"]["Money"][];
             best: components["schemas"]["Suggestion"] | null;
@@ -2361,6 +2401,18 @@ export interface components {
             money: components["schemas"]["Money"][];
             /** Parked Because */
             parked_because: string | null;
+        };
+        /**
+         * Problem
+         * @description What every error looks like. current: of a 409, what somebody else has stored meanwhile.
+         */
+        Problem: {
+            /** Error */
+            error: string;
+            /** Message */
+            message: string;
+            /** Current */
+            current?: unknown | null;
         };
         /**
          * ProofPage
@@ -3013,19 +3065,6 @@ export interface components {
             /** Reason */
             reason: string | null;
         };
-        /** ValidationError */
-        ValidationError: {
-            /** Location */
-            loc: (string | number)[];
-            /** Message */
-            msg: string;
-            /** Error Type */
-            type: string;
-            /** Input */
-            input?: unknown;
-            /** Context */
-            ctx?: Record<string, never>;
-        };
     };
     responses: never;
     parameters: never;
@@ -3053,6 +3092,15 @@ export interface operations {
                     "application/json": components["schemas"]["Me"];
                 };
             };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
         };
     };
     setup_api_setup_get: {
@@ -3071,6 +3119,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Setup"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3097,13 +3154,13 @@ export interface operations {
                     "application/json": components["schemas"]["Setup"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3124,6 +3181,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Period"][];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3151,13 +3217,13 @@ export interface operations {
                     "application/json": components["schemas"]["CustomerMoneyPage"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3182,13 +3248,13 @@ export interface operations {
                     "application/json": components["schemas"]["Held"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3214,13 +3280,13 @@ export interface operations {
                     "application/json": components["schemas"]["Run"][];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3241,6 +3307,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Pause"][];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3267,13 +3342,13 @@ export interface operations {
                     "application/json": components["schemas"]["Pause"][];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3300,13 +3375,13 @@ export interface operations {
                     "application/json": components["schemas"]["Pause"][];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3327,6 +3402,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Parked"][];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3353,13 +3437,13 @@ export interface operations {
                     "application/json": components["schemas"]["Parked"][];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3387,13 +3471,13 @@ export interface operations {
                     "application/json": components["schemas"]["SubscriptionPage"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3426,13 +3510,13 @@ export interface operations {
                     "application/json": components["schemas"]["MappingPage"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3461,13 +3545,13 @@ export interface operations {
                     };
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3496,13 +3580,13 @@ export interface operations {
                     "application/json": components["schemas"]["MappingResults"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3531,13 +3615,13 @@ export interface operations {
                     "application/json": components["schemas"]["Target"][];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3562,13 +3646,13 @@ export interface operations {
                     "application/json": components["schemas"]["Selectors"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3597,13 +3681,13 @@ export interface operations {
                     "application/json": components["schemas"]["SelectorsChanged"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3629,13 +3713,13 @@ export interface operations {
                     "application/json": components["schemas"]["Change"][];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3665,13 +3749,13 @@ export interface operations {
                     "application/json": components["schemas"]["LinePage"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3697,13 +3781,13 @@ export interface operations {
                     "application/json": components["schemas"]["LineTotals"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3733,13 +3817,13 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3769,13 +3853,13 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3800,13 +3884,13 @@ export interface operations {
                     "application/json": components["schemas"]["Line"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3835,13 +3919,13 @@ export interface operations {
                     "application/json": components["schemas"]["LineChanged"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3868,13 +3952,13 @@ export interface operations {
                     "application/json": components["schemas"]["Choice"][];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3901,18 +3985,18 @@ export interface operations {
                     "application/json": components["schemas"]["Choice"][];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
     };
-    why_api_lines__line_id__why_get: {
+    explain_line_api_lines__line_id__why_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -3932,13 +4016,13 @@ export interface operations {
                     "application/json": components["schemas"]["Story"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3965,13 +4049,13 @@ export interface operations {
                     "application/json": components["schemas"]["BulkPreview"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -3996,13 +4080,13 @@ export interface operations {
                     "application/json": components["schemas"]["BulkResult"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4027,13 +4111,13 @@ export interface operations {
                     "application/json": components["schemas"]["BulkResult"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4062,13 +4146,13 @@ export interface operations {
                     "application/json": components["schemas"]["BulkLinePage"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4093,13 +4177,13 @@ export interface operations {
                     "application/json": components["schemas"]["Released"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4125,13 +4209,13 @@ export interface operations {
                     "application/json": components["schemas"]["PlanSummary"][];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4156,13 +4240,13 @@ export interface operations {
                     "application/json": components["schemas"]["PlanDetail"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4195,13 +4279,13 @@ export interface operations {
                     "application/json": components["schemas"]["PlanItemPage"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4230,13 +4314,13 @@ export interface operations {
                     "application/json": components["schemas"]["PlanSelection"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4265,13 +4349,13 @@ export interface operations {
                     "application/json": components["schemas"]["PlanDetail"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4300,13 +4384,13 @@ export interface operations {
                     "application/json": components["schemas"]["PlanDetail"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4335,13 +4419,13 @@ export interface operations {
                     "application/json": components["schemas"]["ProofPage"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4364,13 +4448,13 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4393,13 +4477,13 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4426,13 +4510,13 @@ export interface operations {
                     "application/json": components["schemas"]["RunOfDag"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4464,13 +4548,13 @@ export interface operations {
                     "application/json": components["schemas"]["LogPage"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4491,6 +4575,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["LogTiles"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4521,13 +4614,13 @@ export interface operations {
                     "application/json": components["schemas"]["AttemptPage"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4548,6 +4641,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ConnectionState"][];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4572,13 +4674,42 @@ export interface operations {
                     "application/json": components["schemas"]["ConnectionTest"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_dictionary_api_dictionary_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Dictionary"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4599,6 +4730,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Setting"][];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4627,13 +4767,13 @@ export interface operations {
                     "application/json": components["schemas"]["Setting"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4654,6 +4794,15 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ChargeType"][];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4682,13 +4831,13 @@ export interface operations {
                     "application/json": components["schemas"]["ChargeType"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4715,13 +4864,13 @@ export interface operations {
                     "application/json": components["schemas"]["SimulationState"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };
@@ -4746,13 +4895,13 @@ export interface operations {
                     "application/json": components["schemas"]["SimulationState"];
                 };
             };
-            /** @description Validation Error */
-            422: {
+            /** @description Any error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["HTTPValidationError"];
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };

@@ -57,7 +57,7 @@ export function ApproveDialog({ kind, title, rows, onDecide, onClose }: Props) {
           what you are not sure of.
         </Text>
         {proposals.length > 0 && (
-          <Table.ScrollArea maxH="50vh" borderWidth="1px" borderRadius="md">
+          <Table.ScrollArea maxH="50vh" borderWidth="1px" borderRadius="md" whiteSpace="normal">
             <Table.Root size="sm" stickyHeader aria-label={title}>
               <Table.Header>
                 <Table.Row>

@@ -168,7 +168,14 @@ function DecisionForm({ kind, row, refusal, isSaving, onDecide }: Props) {
         <Text fontWeight="medium" textTransform="capitalize">
           {kind.target}
         </Text>
-        <TargetPicker kind={kind.targetKind} name={kind.target} value={target} onChange={setTarget} isDisabled={!canEdit} />
+        <TargetPicker
+          kind={kind.targetKind}
+          name={kind.target}
+          value={target}
+          onChange={setTarget}
+          isDisabled={!canEdit}
+          companyId={row.company_id}
+        />
       </Stack>
       {kind.kind === "offers" && (
         <Field.Root disabled={!canEdit}>

@@ -14,6 +14,8 @@ interface Props {
   value: Chosen | null;
   onChange: (target: Chosen | null) => void;
   isDisabled?: boolean;
+  /** Agreements of this company come first. */
+  companyId?: number | null;
   placeholder?: string;
 }
 
@@ -21,7 +23,7 @@ interface Props {
  * A company, product or agreement, looked for on the server while typing. What cannot be used is greyed, with the reason.
  * value: what is picked at first; give the picker another `key` when something else is stored.
  */
-export function TargetPicker({ kind, name, value, onChange, isDisabled, placeholder = "Name, identifier or id" }: Props) {
+export function TargetPicker({ kind, name, value, onChange, isDisabled, companyId, placeholder = "Name, identifier or id" }: Props) {
   return (
     <Combobox
       name={name}
@@ -29,7 +31,7 @@ export function TargetPicker({ kind, name, value, onChange, isDisabled, placehol
       placeholder={placeholder}
       isDisabled={isDisabled}
       search={async (text) =>
-        (await fetchTargets(kind, text)).map((one) => ({
+        (await fetchTargets(kind, text, companyId)).map((one) => ({
           value: String(one.id),
           label: one.name,
           detail: [one.detail, `id ${one.id}`].filter(Boolean).join(" · "),

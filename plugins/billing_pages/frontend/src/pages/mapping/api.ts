@@ -46,7 +46,8 @@ export const fetchSuggestions = (kind: MappingKind, sourceIds: string[], signal?
 export const decide = (kind: MappingKind, items: MappingDecision[]) =>
   send<MappingResults>("POST", `mappings/${kind}/decide`, { items });
 
-export const fetchTargets = (kind: TargetKind, q: string) => get<Target[]>(`targets/${kind}`, { q });
+export const fetchTargets = (kind: TargetKind, q: string, companyId?: number | null) =>
+  get<Target[]>(`targets/${kind}`, { q, company_id: companyId });
 
 const selectorsOf = (organizationId: string) => `organizations/${encodeURIComponent(organizationId)}/selectors`;
 

@@ -27,9 +27,15 @@ export function columnsOf(kind: Kind, doing: Doing): GridColumn<MappingRow>[] {
       text: nameOf,
       node: (row) =>
         row.billing_frequency
-          ? node("span", { class: "grid-muted" }, `↳ only ${row.billing_frequency}`)
+          ? node("span", { class: "grid-muted" }, `↳ ${row.billing_frequency}, of ${nameOf(row)}`)
           : node("span", {}, nameOf(row), statusNode(row)),
       hint: (row) => [nameOf(row), row.source_id, row.source_detail].filter(Boolean).join(" · "),
+    },
+    kind.kind === "contracts" && {
+      field: "source_detail",
+      title: "Organization",
+      width: 240,
+      text: (row) => row.source_detail,
     },
     {
       field: "held",
@@ -63,8 +69,8 @@ export function columnsOf(kind: Kind, doing: Doing): GridColumn<MappingRow>[] {
         kind: "choice",
         value: (row) => (row.target_id === null ? "" : String(row.target_id)),
         refuses: () => doing.refusal ?? null,
-        search: async (_row, text) =>
-          (await fetchTargets(kind.targetKind, text)).map((one) => ({
+        search: async (row, text) =>
+          (await fetchTargets(kind.targetKind, text, row.company_id)).map((one) => ({
             value: String(one.id),
             label: one.name,
             detail: [one.detail, `id ${one.id}`].filter(Boolean).join(" · "),
@@ -111,7 +117,7 @@ export function columnsOf(kind: Kind, doing: Doing): GridColumn<MappingRow>[] {
       text: (row) => row.last_invoiced_on ?? "",
     },
     { field: "source_id", title: "AppXite id", width: 120, isHidden: true, text: (row) => row.source_id },
-    { field: "source_detail", title: "Detail", width: 200, isHidden: true, text: (row) => row.source_detail },
+    kind.kind !== "contracts" && { field: "source_detail", title: "Detail", width: 200, isHidden: true, text: (row) => row.source_detail },
     { field: "source_status", title: "Status in AppXite", width: 120, isHidden: true, text: (row) => row.source_status ?? "" },
     {
       field: "first_seen_at",

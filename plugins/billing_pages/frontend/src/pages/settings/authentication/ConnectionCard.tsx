@@ -1,4 +1,4 @@
-import { Alert, Badge, Button, Card, Code, Collapsible, DataList, Heading, HStack, List, Stack, Text } from "@chakra-ui/react";
+import { Alert, Badge, Box, Button, Card, Code, Collapsible, DataList, Heading, HStack, List, Stack, Text } from "@chakra-ui/react";
 import { useMutation } from "@tanstack/react-query";
 
 import { ErrorBox } from "../../../components/ErrorBox";
@@ -9,10 +9,18 @@ import type { Model } from "../../../models";
 import { CONNECTION_HELP } from "./help";
 
 export type ConnectionState = Model<"ConnectionState">;
+type Source = NonNullable<ConnectionState["source"]>;
+
+const KEPT_IN: Record<Source, string> = {
+  database: "Airflow's database",
+  environment: "an environment variable",
+  "secrets backend": "a secrets backend",
+};
 
 /** One connection: what it is for, whether it is complete, and a test of it. */
 export function ConnectionCard({ connection }: { connection: ConnectionState }) {
   const help = CONNECTION_HELP[connection.connection_id];
+  const isElsewhere = connection.source !== null && connection.source !== "database";
   const isComplete = connection.exists && connection.missing.length === 0 && connection.message === null;
   const test = useMutation({
     mutationFn: () => send<Model<"ConnectionTest">>("POST", `connections/${connection.connection_id}/test`),
@@ -40,10 +48,18 @@ export function ConnectionCard({ connection }: { connection: ConnectionState }) 
               <Code size="sm">{connection.connection_id}</Code>
             </DataList.ItemValue>
           </DataList.Item>
-          <DataList.Item>
-            <DataList.ItemLabel minW="24">Host</DataList.ItemLabel>
-            <DataList.ItemValue wordBreak="break-all">{connection.host ?? "–"}</DataList.ItemValue>
-          </DataList.Item>
+          {connection.host && (
+            <DataList.Item>
+              <DataList.ItemLabel minW="24">Host</DataList.ItemLabel>
+              <DataList.ItemValue wordBreak="break-all">{connection.host}</DataList.ItemValue>
+            </DataList.Item>
+          )}
+          {connection.source && (
+            <DataList.Item>
+              <DataList.ItemLabel minW="24">Kept in</DataList.ItemLabel>
+              <DataList.ItemValue>{KEPT_IN[connection.source]}</DataList.ItemValue>
+            </DataList.Item>
+          )}
           {connection.missing.length > 0 && (
             <DataList.Item>
               <DataList.ItemLabel minW="24">Missing</DataList.ItemLabel>
@@ -68,11 +84,17 @@ export function ConnectionCard({ connection }: { connection: ConnectionState }) 
           >
             Test
           </GuardedButton>
-          <Button size="sm" variant="outline" onClick={() => openInAirflow("connections")}>
+          <GuardedButton
+            permission="admin"
+            whyNot={isElsewhere ? `Airflow's form cannot change it: it is kept in ${KEPT_IN[connection.source as Source]}.` : null}
+            size="sm"
+            variant="outline"
+            onClick={() => openInAirflow("connections")}
+          >
             {connection.exists ? "Edit in Airflow" : "Create in Airflow"}
-          </Button>
+          </GuardedButton>
         </HStack>
-        <div aria-live="polite">
+        <Box aria-live="polite" _empty={{ display: "none" }}>
           {test.isSuccess && (
             <Alert.Root status={test.data.works ? "success" : "error"} size="sm">
               <Alert.Indicator />
@@ -85,11 +107,11 @@ export function ConnectionCard({ connection }: { connection: ConnectionState }) 
             </Alert.Root>
           )}
           {test.isError && <ErrorBox error={test.error} what="It could not be tested" />}
-        </div>
+        </Box>
         {help && (
           <Collapsible.Root defaultOpen={!isComplete}>
             <Collapsible.Trigger asChild>
-              <Button size="xs" variant="ghost" px={0}>
+              <Button size="xs" variant="plain" px={0} textDecoration="underline" color="brand.fg">
                 How it is set up
               </Button>
             </Collapsible.Trigger>

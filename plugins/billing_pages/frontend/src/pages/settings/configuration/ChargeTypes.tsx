@@ -1,19 +1,25 @@
-import { Badge, Button, Link as Styled, Stack, Table, Text } from "@chakra-ui/react";
+import { Badge, Button, Stack, Table, Text } from "@chakra-ui/react";
 import { useQuery } from "@tanstack/react-query";
-import { useState } from "react";
-import { Link } from "react-router";
 
 import { ErrorBox } from "../../../components/ErrorBox";
 import { Loading } from "../../../components/Loading";
+import { TextLink } from "../../../components/TextLink";
+import { useAddress } from "../../../lib/address";
 import { counted, DateTime } from "../../../lib/format";
+import { linesLink } from "../../../lib/links";
+import type { Outcome } from "../../../models";
 import { fetchChargeTypes } from "./api";
 import { ChargeTypeDrawer } from "./ChargeTypeDrawer";
-import { wordsOf } from "./dateRules";
+import { shortOf, wordsOf } from "./dateRules";
+
+/** Rules are applied again to lines that are not delivered. */
+const OPEN: Outcome[] = ["held", "awaiting approval"];
 
 /** The charge types: how customers see them, and the rules for their dates. */
 export function ChargeTypes({ refusal }: { refusal?: string }) {
   const found = useQuery({ queryKey: ["charge-types"], queryFn: ({ signal }) => fetchChargeTypes(signal) });
-  const [open, setOpen] = useState<string | null>(null);
+  const [{ charge_type: open }, change] = useAddress({ charge_type: "" });
+  const setOpen = (chargeType: string) => change({ charge_type: chargeType });
   if (found.isPending) return <Loading what="charge types" />;
   if (found.isError) return <ErrorBox error={found.error} what="The charge types could not be read" onRetry={() => void found.refetch()} />;
   const opened = found.data.find((one) => one.charge_type === open);
@@ -23,7 +29,7 @@ export function ChargeTypes({ refusal }: { refusal?: string }) {
         Rules are stamped on lines when they are loaded. A change counts for lines that are loaded from then on; others get it by
         “apply rules again”. Delivered lines are never changed.
       </Text>
-      <Table.ScrollArea borderWidth="1px" borderRadius="md">
+      <Table.ScrollArea borderWidth="1px" borderRadius="md" whiteSpace="normal">
         <Table.Root size="sm" aria-label="Charge types">
           <Table.Header>
             <Table.Row>
@@ -64,19 +70,17 @@ export function ChargeTypes({ refusal }: { refusal?: string }) {
                 ) : (
                   <>
                     <Table.Cell>{one.is_recurring ? "recurring" : "one-time"}</Table.Cell>
-                    <Table.Cell>{wordsOf(one.charge_start_rule)}</Table.Cell>
-                    <Table.Cell>{wordsOf(one.charge_end_rule)}</Table.Cell>
+                    <Table.Cell title={wordsOf(one.charge_start_rule)}>{shortOf(one.charge_start_rule)}</Table.Cell>
+                    <Table.Cell title={wordsOf(one.charge_end_rule)}>{shortOf(one.charge_end_rule)}</Table.Cell>
                     <Table.Cell>{one.taxable ?? "as the setting"}</Table.Cell>
                     <Table.Cell>{one.default_product ?? (one.default_product_id ? `id ${one.default_product_id}` : "–")}</Table.Cell>
                   </>
                 )}
                 <Table.Cell>
                   {one.lines_with_older_rules > 0 ? (
-                    <Styled asChild colorPalette="brand">
-                      <Link to={`/mapping/invoices?charge_types=${encodeURIComponent(one.charge_type)}&bulk=apply_rules`}>
-                        {counted(one.lines_with_older_rules, "line")}: apply rules again
-                      </Link>
-                    </Styled>
+                    <TextLink to={linesLink({ charge_types: [one.charge_type], outcomes: OPEN })}>
+                      {counted(one.lines_with_older_rules, "line")}: apply rules again
+                    </TextLink>
                   ) : (
                     "–"
                   )}
@@ -96,7 +100,7 @@ export function ChargeTypes({ refusal }: { refusal?: string }) {
           key={`${opened.charge_type} ${opened.version}`}
           chargeType={opened}
           refusal={refusal}
-          onClose={() => setOpen(null)}
+          onClose={() => setOpen("")}
         />
       )}
     </Stack>

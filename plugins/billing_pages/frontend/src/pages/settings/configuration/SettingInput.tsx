@@ -82,7 +82,25 @@ export function SettingInput({ setting, value, onChange, disabled, describedBy }
       );
     default:
       return (
-        <Input {...shared} size="sm" maxW="xl" maxLength={1000} value={value} disabled={disabled} onChange={(event) => onChange(event.target.value)} />
+        <>
+          <Input
+            {...shared}
+            size="sm"
+            maxW="xl"
+            maxLength={1000}
+            value={value}
+            disabled={disabled}
+            list={setting.choices.length > 0 ? `${describedBy}-choices` : undefined}
+            onChange={(event) => onChange(event.target.value)}
+          />
+          {setting.choices.length > 0 && (
+            <datalist id={`${describedBy}-choices`}>
+              {setting.choices.map((choice) => (
+                <option key={choice} value={choice} />
+              ))}
+            </datalist>
+          )}
+        </>
       );
   }
 }

@@ -1,6 +1,6 @@
-import { Alert, Heading, Link as Styled, Stack, Table, Text } from "@chakra-ui/react";
-import { Link } from "react-router";
+import { Alert, Heading, Stack, Table, Text } from "@chakra-ui/react";
 
+import { TextLink } from "../../../components/TextLink";
 import { counted, money } from "../../../lib/format";
 import type { SimulatedCustomer, SimulatedLine, SimulationState } from "./types";
 
@@ -27,7 +27,7 @@ export function SimulationResult({ state }: { state: SimulationState }) {
       <Heading as="h3" size="sm">
         {counted(state.changed_lines, "line")} of {counted(changed.length, "customer")} would be decided otherwise
       </Heading>
-      <Table.ScrollArea>
+      <Table.ScrollArea whiteSpace="normal">
         <Table.Root size="sm" aria-label="Difference per customer">
           <Table.Header>
             <Table.Row>
@@ -48,7 +48,7 @@ export function SimulationResult({ state }: { state: SimulationState }) {
       <Heading as="h3" size="sm">
         Lines
       </Heading>
-      <Table.ScrollArea maxH="360px">
+      <Table.ScrollArea maxH="360px" whiteSpace="normal">
         <Table.Root size="sm" stickyHeader aria-label="Lines that would be decided otherwise">
           <Table.Header>
             <Table.Row>
@@ -106,9 +106,7 @@ function Line({ line }: { line: SimulatedLine }) {
   return (
     <Table.Row verticalAlign="top">
       <Table.Cell>
-        <Styled asChild colorPalette="brand">
-          <Link to={`/mapping/invoices?why=${line.line_id}`}>{line.line_id}: why?</Link>
-        </Styled>
+        <TextLink to={`/mapping/invoices?line=${line.line_id}`}>{line.line_id}: why?</TextLink>
       </Table.Cell>
       <Table.Cell>
         {line.organization_name}

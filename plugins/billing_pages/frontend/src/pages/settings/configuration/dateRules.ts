@@ -43,6 +43,11 @@ export const DATE_RULES: DateRuleWords[] = [
   { rule: "next_invoice_date", words: "The agreement's next invoice date", start: "2026-07-01", end: "2026-07-01" },
 ];
 
+/** The rule in short words, as in a table. */
+export function shortOf(rule: string): string {
+  return rule.replaceAll("_", " ");
+}
+
 /** The rule in plain words; a rule that is not known here is shown as it is. */
 export function wordsOf(rule: string): string {
   return DATE_RULES.find((one) => one.rule === rule)?.words ?? rule;

@@ -1,13 +1,14 @@
-import { Heading, Input, Link as Styled, Stack, Table, Text } from "@chakra-ui/react";
+import { Heading, Input, Stack, Table, Text } from "@chakra-ui/react";
 import { useQuery } from "@tanstack/react-query";
-import { Link } from "react-router";
 
 import { Empty } from "../../../components/Empty";
 import { ErrorBox } from "../../../components/ErrorBox";
 import { Loading } from "../../../components/Loading";
 import { Page } from "../../../components/Page";
+import { TextLink } from "../../../components/TextLink";
 import { useAddress } from "../../../lib/address";
 import { get } from "../../../lib/api";
+import { linesLink } from "../../../lib/links";
 import type { Model } from "../../../models";
 import { fetchChargeTypes } from "../configuration/api";
 import { wordsOf } from "../configuration/dateRules";
@@ -81,11 +82,13 @@ export function DictionaryPage() {
           rows={held.map((one) => ({
             key: one.code,
             cells: [
-              <Styled asChild key="code" colorPalette="brand" title="Show the lines that it holds">
-                <Link to={`/mapping/invoices?reason_codes=${one.code}`}>{one.code}</Link>
-              </Styled>,
+              <TextLink key="code" to={linesLink({ reason_codes: [one.code] })} title="Show the lines that it holds">
+                {one.code}
+              </TextLink>,
               one.title,
-              one.cure,
+              <span key="cure">
+                {one.cure} {one.cure_link && <TextLink to={`/${one.cure_link}`}>Where it is cured</TextLink>}
+              </span>,
             ],
           }))}
         />
@@ -111,7 +114,7 @@ function Words({ title, detail, columns, rows }: WordsProps) {
         {title}
       </Heading>
       {detail && <Text color="fg.muted">{detail}</Text>}
-      <Table.ScrollArea borderWidth="1px" borderRadius="md">
+      <Table.ScrollArea borderWidth="1px" borderRadius="md" whiteSpace="normal">
         <Table.Root size="sm" aria-labelledby={id}>
           <Table.Header>
             <Table.Row>
@@ -125,7 +128,7 @@ function Words({ title, detail, columns, rows }: WordsProps) {
               <Table.Row key={key} verticalAlign="top">
                 {cells.map((cell, number) =>
                   number === head ? (
-                    <Table.ColumnHeader key={columns[number]} scope="row">
+                    <Table.ColumnHeader key={columns[number]} scope="row" minW="36">
                       {cell}
                     </Table.ColumnHeader>
                   ) : (
