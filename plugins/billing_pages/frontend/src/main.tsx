@@ -14,7 +14,7 @@ import { system } from "./theme";
 followColorMode();
 
 // The server gives each page a nonce; without it the browser refuses Emotion's styles.
-const nonce = document.querySelector<HTMLScriptElement>("script[nonce]")?.nonce;
+const nonce = document.querySelector<HTMLMetaElement>("meta[name=csp-nonce]")?.nonce;
 const styles = createCache({ key: "billing", nonce });
 
 const queries = new QueryClient({
