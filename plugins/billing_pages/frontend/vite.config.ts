@@ -15,6 +15,7 @@ export default defineConfig(({ command }) => ({
       transformIndexHtml: (html) => html.replaceAll("__BASE__", "/billing/"),
     },
   ],
+  html: { cspNonce: "__NONCE__" },
   build: {
     outDir: "../static",
     emptyOutDir: true,

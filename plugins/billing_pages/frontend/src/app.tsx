@@ -1,7 +1,7 @@
 // The frame around every page: its tabs, and which page an address shows.
 import { Box, Flex } from "@chakra-ui/react";
 import { Component, type ReactNode, Suspense, lazy, useEffect } from "react";
-import { NavLink, Navigate, Outlet, Route, Routes, useLocation } from "react-router";
+import { Link, Navigate, Outlet, Route, Routes, useLocation } from "react-router";
 import { ErrorBox } from "./components/ErrorBox";
 import { Loading } from "./components/Loading";
 import { mirrorAddress } from "./lib/address";
@@ -63,9 +63,9 @@ function Tabs({ tabs, name, small = false }: { tabs: Tab[]; name: string; small?
       {tabs.map((tab) => {
         const isHere = pathname.startsWith(tab.under ?? tab.to);
         return (
-          <NavLink key={tab.to} to={tab.to} aria-current={isHere ? "page" : undefined}>
+          <Link key={tab.to} to={tab.to} aria-current={isHere ? "page" : undefined}>
             {tab.name}
-          </NavLink>
+          </Link>
         );
       })}
     </Flex>

@@ -17,6 +17,7 @@ export function Combobox(props: {
   picked?: Option | null;
   placeholder?: string;
   autoFocus?: boolean;
+  size?: "xs" | "sm";
   /** Called when the list closes. */
   onClose?: () => void;
   /** What else the options depend on. */
@@ -57,7 +58,7 @@ export function Combobox(props: {
       disabled={props.isDisabled}
       autoFocus={props.autoFocus}
       selectionBehavior="replace"
-      size="sm"
+      size={props.size ?? "sm"}
     >
       <Parts.Control>
         <Parts.Input aria-label={props.name} placeholder={props.placeholder ?? "Search ..."} />

@@ -16,6 +16,7 @@ import {
 } from "tabulator-tables";
 import "tabulator-tables/dist/css/tabulator_simple.min.css";
 import "./Grid.css";
+import { useNavigate } from "react-router";
 import { useAddress } from "../lib/address";
 import { formatCells, parseCells, placeCells } from "../lib/clipboard";
 import { node } from "../lib/dom";
@@ -199,14 +200,13 @@ export function Grid<Row>(props: GridProps<Row>) {
       data: [],
       index: "id",
       layout: "fitData",
-      columnHeaderSortMulti: false,
       rowHeight: 34,
       nestedFieldSeparator: false,
       selectableRange: 1,
       selectableRangeColumns: false,
       selectableRangeRows: hasHead,
       selectableRangeAutoFocus: false,
-      columnDefaults: { headerSort: false, resizable: "header", vertAlign: "middle" },
+      columnDefaults: { resizable: "header", vertAlign: "middle" },
       columns: definitions(shown, hasHead, now, setSelected, change, names.sort),
       rowFormatter: (row: RowComponent) => {
         const wrapped = row.getData() as Wrapped<Row>;
@@ -360,6 +360,20 @@ export function Grid<Row>(props: GridProps<Row>) {
       all.indeterminate = here > 0 && here < data.rows.length;
     }
   }, [selected, data, built, hasHead, rowId]);
+
+  // links of cells stay inside the pages
+  const navigate = useNavigate();
+  useEffect(() => {
+    const follow = (event: MouseEvent) => {
+      const link = event.target instanceof Element ? event.target.closest<HTMLAnchorElement>("a[data-inside]") : null;
+      if (!link || event.ctrlKey || event.metaKey || event.button !== 0) return;
+      event.preventDefault();
+      navigate(`/${link.getAttribute("href")?.replace(/^\//, "")}`);
+    };
+    const element = holder.current;
+    element?.addEventListener("click", follow);
+    return () => element?.removeEventListener("click", follow);
+  }, [navigate]);
 
   const pageRows = useRef<Row[]>([]);
   pageRows.current = data?.rows ?? [];
@@ -589,9 +603,9 @@ function titleNode<Row>(column: GridColumn<Row>, onSort: () => void): HTMLElemen
 }
 
 function markSort<Row>(table: Tabulator, columns: GridColumn<Row>[], sort: string): void {
-  for (const column of columns) {
-    const component = table.getColumn(column.field);
-    if (!component) continue;
+  for (const component of table.getColumns()) {
+    const column = columns.find((one) => one.field === component.getField());
+    if (!column) continue;
     const field = column.sortField ?? column.field;
     const state = sort === field ? "ascending" : sort === `-${field}` ? "descending" : "none";
     const element = component.getElement();
