@@ -26,8 +26,9 @@ export default defineConfig(({ command }) => ({
   server: {
     port: 5173,
     proxy: {
-      "/billing/api": server,
-      "/api/v2": server,
+      // the server compares Origin with Host
+      "/billing/api": { target: server, changeOrigin: false },
+      "/api/v2": { target: server, changeOrigin: false },
     },
   },
   test: { environment: "node", include: ["src/**/*.test.ts"] },
