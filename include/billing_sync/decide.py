@@ -249,6 +249,8 @@ def deciding(connection: Connection, *, lock_wait: str = LOCK_WAIT) -> Iterator[
 def _decide_review(connection: Connection, run_id: int, *, lock_wait: str) -> Released:
     try:
         with deciding(connection, lock_wait=lock_wait):
+            # The bound of a web request is not meant for deciding.
+            connection.execute("set local statement_timeout = '30min'")
             with working_for(connection, run_id):
                 connection.execute(_REMEMBER)
             for step in REVIEW_STEPS:
