@@ -16,7 +16,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from billing_sync.db import Connection, connect
-from billing_sync.errors import BillingSyncError, BusyError, NotFoundError, RefusedEditError
+from billing_sync.errors import BillingSyncError, NotFoundError, RefusedEditError, StaleEditError
 from billing_sync.rules import ChargeTypeRules, rules_frame
 from billing_sync.run import period_of
 from billing_sync.simulate import Changes, Simulation, check_changes, simulate
@@ -59,8 +59,8 @@ class Job:
 def start_simulation(dsn: str, request: Request, *, person: str) -> int:
     """Start a simulation in a thread of this process; gives its id at once.
 
-    dsn: of a login that may create databases. Raises RefusedEditError for what cannot be simulated, and BusyError while
-    another one runs.
+    dsn: of a login that may create databases. Raises RefusedEditError for what cannot be simulated, and StaleEditError
+    with the Job that runs while another one does.
     """
     changes = _changes(request)
     with connect(dsn, user=person) as connection, connection.transaction():
@@ -78,10 +78,14 @@ def start_simulation(dsn: str, request: Request, *, person: str) -> int:
             [person, Jsonb(_told(request))],
         ).fetchone()
         if row is None:
-            running = connection.execute("select requested_by from audit.simulation where state = 'running'").fetchone()
-            raise BusyError(
-                f"A simulation that {running[0] if running else 'somebody'} started is running. One runs at a time: "
-                "wait until it is done."
+            running = connection.execute(
+                "select simulation_id from audit.simulation where state = 'running'"
+            ).fetchone()
+            job = simulation_job(connection, running[0]) if running else None
+            raise StaleEditError(
+                f"A simulation that {job.requested_by if job else 'somebody'} started is running, and one runs at a "
+                "time: wait until it is done.",
+                current=job,
             )
     simulation_id = int(row[0])
     _Runner(dsn, simulation_id, request, changes).start()

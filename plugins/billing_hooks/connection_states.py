@@ -125,7 +125,10 @@ def shown_host(connection: Connection) -> str | None:
     if not given:
         return None
     is_database = connection.conn_type == "postgres"
-    url = base_url(connection) if not is_database or "://" in given else f"postgres://{given}"
+    try:
+        url = f"postgres://{given}" if is_database and "://" not in given else base_url(connection)
+    except BillingSyncError:
+        return None
     parts = urlsplit_or_none(url)
     if parts is None or not parts.hostname or ("@" in given and "@" not in parts.netloc):
         return None

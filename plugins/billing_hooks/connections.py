@@ -64,10 +64,15 @@ def found_and_missing(connection: Connection, names: dict[str, str]) -> tuple[di
 
 def base_url(connection: Connection) -> str:
     """Address of an http connection, whose host may or may not carry a scheme and a port. Without a scheme: https,
-    since the keys travel with every request."""
+    since the keys travel with every request. Raises ConfigurationError for a host that is no address."""
     host = (connection.host or "").strip().rstrip("/")
     url = host if "://" in host else f"{connection.schema or 'https'}://{host}"
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigurationError(
+            f"The host of connection {connection.conn_id} is no address. Write it as https://server."
+        ) from None
     if connection.port and ":" not in parts.netloc.rpartition("]")[2]:
         url = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
     return url

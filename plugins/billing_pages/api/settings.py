@@ -297,23 +297,25 @@ OwnerAddress = Annotated[str, Depends(owner_address)]
 def start_simulation(
     given: SimulationRequest, person: Admin, database: Database, owner: OwnerAddress
 ) -> SimulationState:
-    """Start a simulation in the background; 409 while another one runs."""
+    """Start a simulation in the background; 409 with the one that runs while another one does."""
     request = simulation_jobs.Request(
         parse_billing_period(given.first),
         parse_billing_period(given.last),
         given.settings,
         {name: _rules(one) for name, one in given.charge_types.items()},
     )
-    simulation_id = simulation_jobs.start_simulation(owner, request, person=person.name)
-    return get_simulation(simulation_id, database)
+    return _or_stale(
+        lambda: simulation_jobs.simulation_job(
+            database, simulation_jobs.start_simulation(owner, request, person=person.name)
+        ),
+        _simulation,
+    )
 
 
 @router.get("/simulations/{simulation_id}")
 def get_simulation(simulation_id: Annotated[int, Field(ge=1, le=2**63 - 1)], database: Database) -> SimulationState:
     """A simulation, and its result once it is done."""
-    job = asdict(simulation_jobs.simulation_job(database, simulation_id))
-    result = job.pop("result") or {"customers": [], "lines": [], "changed_lines": 0}
-    return SimulationState(**job, **result)
+    return _simulation(simulation_jobs.simulation_job(database, simulation_id))
 
 
 # -- core → models -----------------------------------------------------------------------------------------------------
@@ -359,9 +361,14 @@ def _rules(given: ChargeTypeChange) -> ChargeTypeRules:
     return ChargeTypeRules(**given.model_dump(exclude={"version"}))
 
 
+def _simulation(job: simulation_jobs.Job) -> SimulationState:
+    result = job.result or {"customers": [], "lines": [], "changed_lines": 0}
+    return SimulationState.model_validate({**asdict(job), **result})
+
+
 def _or_stale(change: Callable[[], Any], shown: Callable[[Any], Shown]) -> Shown:
     """What the change gives, as it is shown; a conflict carries what stands now in the same form."""
     try:
         return shown(change())
     except StaleEditError as stale:
-        raise StaleEditError(str(stale), current=shown(stale.current)) from None
+        raise StaleEditError(str(stale), current=shown(stale.current) if stale.current else None) from None
