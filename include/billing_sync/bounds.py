@@ -17,7 +17,7 @@ LIST_THEM = "List them with: python -m billing_sync bounds list"
 class Parked:
     """What a bound parks: lines, or (plan_id set) a whole plan.
 
-    figure: what is beyond the bound; an amount, or a number of Additions, invoices or lines.
+    figure: what is beyond the bound; an amount, or a number of Additions, invoices or lines. reason: the bound.
     """
 
     bound_key: str
@@ -27,27 +27,44 @@ class Parked:
     money_at_risk: Decimal | None = None
     currency: str | None = None
     plan_id: int | None = None
+    reason: str = ""
+
+
+# Bounds of a plan; those of lines have their titles in billing.held_reason_code.
+PLAN_BOUNDS = {
+    "no_invoices": "AppXite gave no invoice at all",
+    "few_invoices": "AppXite gave far fewer invoices than the month before",
+    "invoices_missing": "Invoices that were accepted before are missing",
+    "lines_removed": "AppXite removed lines from accepted invoices",
+}
 
 
 def parked_now(connection: Connection) -> list[Parked]:
     """What bounds park at this moment: lines, the most money first; then plans, by the newest that says so."""
     lines = connection.execute(
         """
-        select bound_key, figure::numeric, detail, line_count, money_at_risk, currency from reporting.parked_by_bound
+        select bound_key, figure::numeric, detail, line_count, money_at_risk, currency, reason
+        from reporting.parked_by_bound
         order by abs(money_at_risk) desc, bound_key
         """
     ).fetchall()
     plans = connection.execute(
         """
-        select distinct on (bound_key) bound_key, figure::numeric, detail, plan_id
+        select distinct on (bound_key) bound_key, figure::numeric, detail, plan_id, reason_code
         from delivery.plan_bound join delivery.plan using (plan_id)
         where plan.state = 'proposed' and not plan.is_dry_run
         order by bound_key, plan_id desc
         """
     ).fetchall()
     return [
-        *(Parked(key, figure, detail, count, money, currency) for key, figure, detail, count, money, currency in lines),
-        *(Parked(key, figure, detail, plan_id=plan_id) for key, figure, detail, plan_id in plans),
+        *(
+            Parked(key, figure, detail, count, money, currency, reason=reason)
+            for key, figure, detail, count, money, currency, reason in lines
+        ),
+        *(
+            Parked(key, figure, detail, plan_id=plan_id, reason=PLAN_BOUNDS[code])
+            for key, figure, detail, plan_id, code in plans
+        ),
     ]
 
 

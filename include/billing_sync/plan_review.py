@@ -11,6 +11,7 @@ from typing import Any
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from billing_sync.bounds import PLAN_BOUNDS
 from billing_sync.dashboard import runs
 from billing_sync.db import Connection
 from billing_sync.errors import NotFoundError
@@ -18,13 +19,6 @@ from billing_sync.export import Cell, Money
 from billing_sync.plan import require_fingerprint
 
 Row = dict[str, Any]
-
-BOUND_TITLES = {
-    "no_invoices": "AppXite gave no invoice at all",
-    "few_invoices": "AppXite gave far fewer invoices than the month before",
-    "invoices_missing": "Invoices that were accepted before are missing",
-    "lines_removed": "AppXite removed lines from accepted invoices",
-}
 
 
 def _rows(connection: Connection, statement: str | sql.Composed, values: Mapping[str, Any]) -> list[Row]:
@@ -126,7 +120,7 @@ def plan_detail(connection: Connection, plan_id: int) -> Row:
         "counts": _counts(connection, plan_id),
         "customers": _customers(connection, plan_id, held),
         "bounds": [
-            {**bound, "title": BOUND_TITLES.get(bound.pop("reason_code"), "")}
+            {**bound, "title": PLAN_BOUNDS[bound.pop("reason_code")]}
             for bound in _rows(
                 connection,
                 """
