@@ -43,6 +43,9 @@ test: pages  ## all tests (ARGS="-k name" chooses, WORKERS=1 runs them one by on
 test-fast: pages  ## all tests but those that start Airflow servers
 	$(RUN) -m pytest $(PARALLEL) -m "not e2e" $(ARGS)
 
+fuzz: pages  ## generated requests against the pages' API (EXAMPLES=200 of each route)
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(RUN) -m pytest tests/plugins/test_pages_fuzz.py $(ARGS)
+
 prove: install  ## the proof campaign: kills, overlaps, faults ... (SEED=7, ARGS="--quick --part kills")
 	@PYTHONPATH=include:plugins:tests/helpers:tests $(RUN) -m campaign $(if $(SEED),--seed $(SEED)) $(ARGS)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse
 from starlette.middleware import Middleware
 
+from billing_pages.api.common import Problem
 from billing_pages.errors import answer_errors
 from billing_pages.guard import Guard, content_security_policy
 from billing_pages.security import Permission, WhoIsAsking, needs
@@ -36,7 +38,8 @@ def build_app(who_is_asking: WhoIsAsking | None = None) -> FastAPI:
     )
     app.state.who_is_asking = who_is_asking
     answer_errors(app)
-    api = APIRouter(prefix="/api", dependencies=[needs(Permission.READ)])
+    errors: dict[int | str, dict[str, Any]] = {"default": {"model": Problem, "description": "Any error"}}
+    api = APIRouter(prefix="/api", dependencies=[needs(Permission.READ)], responses=errors)
     for name in ROUTERS:
         api.include_router(import_module(f"billing_pages.api.{name}").router)
     app.include_router(api)

@@ -8,10 +8,9 @@ import psycopg
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from billing_pages.people import login_address
 from billing_sync.errors import (
     BillingSyncError,
     BusyError,
@@ -74,21 +73,9 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(UnavailableError, _of_unavailable)
 
 
-def _of_http(request: Request, error: Exception) -> Response:
+def _of_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code == 401 and _is_page(request):
-        base = request.scope["root_path"].rstrip("/")
-        path = request.path_params.get("path", "")
-        query = f"?{request.url.query}" if request.url.query else ""
-        return RedirectResponse(login_address(f"{base}/{path}{query}"), 303)
-    status = error.status_code
-    return problem(status, NAMES.get(status, "error"), str(error.detail))
-
-
-def _is_page(request: Request) -> bool:
-    """Whether a person opened this address, rather than a script of a page."""
-    route = request.scope.get("route")
-    return getattr(route, "name", "") == "page" and "text/html" in request.headers.get("accept", "")
+    return problem(error.status_code, NAMES.get(error.status_code, "error"), str(error.detail))
 
 
 def _of_validation(_: Request, error: Exception) -> Response:

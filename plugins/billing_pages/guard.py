@@ -1,4 +1,6 @@
-"""What holds for every request and every answer, whatever the route: bounds, forged writes, headers, unknown errors."""
+"""What holds for every request and every answer, whatever the route: a session, bounds, forged writes, headers, unknown
+errors. Nothing of a request's body is read before.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,13 @@ import secrets
 from typing import Any
 
 from fastapi import HTTPException, Request
+from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from billing_pages.people import own_address
-from billing_pages.security import SAFE_METHODS, refusal_of_write
+from billing_pages.errors import problem
+from billing_pages.people import login_address, own_address
+from billing_pages.security import SAFE_METHODS, WhoIsAsking, refusal_of_write
 
 log = logging.getLogger(__name__)
 
@@ -46,32 +49,44 @@ class Guard:
                 _add_headers(MutableHeaders(scope=message))
             await send(message)
 
-        refused = self._refusal(Request(scope))
-        if refused is not None:
-            await refused(scope, receive, send_with_headers)
-            return
         try:
-            await self.app(scope, _bounded(receive), send_with_headers)
+            refused = await self._refusal(Request(scope))
+            if refused is None:
+                await self.app(scope, _bounded(receive), send_with_headers)
+            else:
+                await refused(scope, receive, send_with_headers)
         except Exception:
             number = secrets.token_hex(4)
             log.exception("Unexpected error %s of %s %s", number, scope["method"], scope["path"])
             if started:
                 raise
             message = f"This should not happen. The log of Airflow's API server tells more: error {number}."
-            await _problem(500, "unexpected", message)(scope, receive, send_with_headers)
+            await problem(500, "unexpected", message)(scope, receive, send_with_headers)
 
-    def _refusal(self, request: Request) -> JSONResponse | None:
+    async def _refusal(self, request: Request) -> Response | None:
+        ask: WhoIsAsking | None = request.app.state.who_is_asking
+        try:
+            request.state.person = await ask(request) if ask else None
+        except HTTPException as error:
+            return _answer_without_session(request, error)
         length = request.headers.get("content-length", "0")
         if not length.isdigit() or int(length) > MAX_BODY:
-            return _problem(413, "too large", f"A request may carry {MAX_BODY:,} bytes at most.")
+            return problem(413, "too large", f"A request may carry {MAX_BODY:,} bytes at most.")
         if request.method in SAFE_METHODS:
             return None
         why = refusal_of_write(request, own_address())
-        return _problem(403, "forbidden", why) if why else None
+        return problem(403, "forbidden", why) if why else None
 
 
-def _problem(status: int, error: str, message: str) -> JSONResponse:
-    return JSONResponse({"error": error, "message": message, "current": None}, status)
+def _answer_without_session(request: Request, error: HTTPException) -> Response:
+    """To a person who opened a page: Airflow's login, and from there back. To anybody else: 401."""
+    root = request.scope["root_path"].rstrip("/")
+    path = request.scope["path"].removeprefix(root)
+    is_page = request.method == "GET" and not path.startswith(("/api/", "/assets/"))
+    if not (is_page and "text/html" in request.headers.get("accept", "")):
+        return problem(401, "not logged in", str(error.detail))
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(login_address(f"{root}{path}{query}"), 303)
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -32,6 +32,7 @@ def serving(dsn: str, *, person: str = "ann", permissions: str = "read,edit,appr
     from fastapi import FastAPI, HTTPException, Request
     from psycopg.conninfo import conninfo_to_dict
 
+    import billing_hooks.billing_db  # noqa: F401  (takes seconds, which the first request would wait for)
     from billing_pages.app import build_app
     from billing_pages.security import Permission, Person
 
