@@ -49,7 +49,11 @@ def test_a_line_shows_source_values_beside_what_connectwise_gets(world: World) -
     line = read_line(world.connection, line_id)
 
     assert (line["quantity"], line["unit_price"], line["total_price"]) == (5, Decimal("2.5"), Decimal("12.50"))
-    assert (line["sent_quantity"], line["sent_unit_price"], line["sent_amount"]) == (5, Decimal("2.5"), Decimal("12.50"))
+    assert (line["sent_quantity"], line["sent_unit_price"], line["sent_amount"]) == (
+        5,
+        Decimal("2.5"),
+        Decimal("12.50"),
+    )
     assert line["effective_date"] == JUNE
     assert line["value_sources"]["quantity"] == "as invoiced"
     assert (line["version"], line["typed"], line["lock"]) == (0, None, None)
@@ -90,7 +94,10 @@ CONDITIONS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
     ({"periods": [MAY]}, lambda row: row["billing_period"] == "2026-05"),
     ({"periods": [MAY, JUNE]}, lambda row: row["billing_period"] in ("2026-05", "2026-06")),
     ({"outcomes": ["held"]}, lambda row: row["outcome"] == "held"),
-    ({"outcomes": ["delivered", "awaiting approval"]}, lambda row: row["outcome"] in ("delivered", "awaiting approval")),
+    (
+        {"outcomes": ["delivered", "awaiting approval"]},
+        lambda row: row["outcome"] in ("delivered", "awaiting approval"),
+    ),
     ({"outcomes": ["in doubt"]}, lambda row: row["outcome"] == "in doubt"),
     (
         {"reason_codes": ["unknown_charge_type", "dates_missing"]},
@@ -101,8 +108,14 @@ CONDITIONS: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
     ({"offer_id": "offer"}, lambda row: row["offer_id"] == "offer"),
     ({"user_updated": True}, lambda row: row["typed"] is not None),
     ({"user_updated": False}, lambda row: row["typed"] is None),
-    ({"min_total": Decimal("12.50")}, lambda row: row["total_price"] is not None and row["total_price"] >= Decimal("12.50")),
-    ({"max_total": Decimal("12.50")}, lambda row: row["total_price"] is not None and row["total_price"] <= Decimal("12.50")),
+    (
+        {"min_total": Decimal("12.50")},
+        lambda row: row["total_price"] is not None and row["total_price"] >= Decimal("12.50"),
+    ),
+    (
+        {"max_total": Decimal("12.50")},
+        lambda row: row["total_price"] is not None and row["total_price"] <= Decimal("12.50"),
+    ),
     ({"currencies": ["SEK"]}, lambda row: row["currency"] == "SEK"),
     ({"invoice_number": "INV-0"}, lambda row: row["invoice_number"] == "INV-0"),
     ({"organization_ids": ["nobody"]}, lambda row: row["organization_id"] == "nobody"),
@@ -171,7 +184,9 @@ def test_totals_add_up_to_the_lines(world: World) -> None:
     assert sum(one["lines"] for one in totals["outcomes"]) == len(rows)
     for one in totals["outcomes"]:
         amounts = [
-            row["total_price"] or 0 for row in rows if (row["outcome"], row["currency"]) == (one["outcome"], one["currency"])
+            row["total_price"] or 0
+            for row in rows
+            if (row["outcome"], row["currency"]) == (one["outcome"], one["currency"])
         ]
         assert Decimal(one["amount"]) == sum(amounts)
         assert one["lines"] == len(amounts)

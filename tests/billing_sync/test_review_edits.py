@@ -370,7 +370,9 @@ def test_a_description_is_stored_as_it_was_typed_and_sent_on_one_line(world: Wor
 def test_a_blank_description_is_none(world: World) -> None:
     _, _, line_id = waiting_line(world)
 
-    assert change_line(world.connection, line_id, version=0, changes={"invoice_description": "  "}).line["typed"] is None
+    assert (
+        change_line(world.connection, line_id, version=0, changes={"invoice_description": "  "}).line["typed"] is None
+    )
 
 
 def test_a_line_that_does_not_exist_cannot_be_edited(world: World) -> None:
@@ -434,9 +436,7 @@ def test_only_the_organizations_and_periods_named_are_decided(world: World) -> N
     assert decide_again(world.connection, organization_ids=[customers[0].organization_id]).decided == 2
     assert decide_again(world.connection, billing_periods=[JUNE]).decided == 2
     assert (
-        decide_again(
-            world.connection, organization_ids=[customers[0].organization_id], billing_periods=[JUNE]
-        ).decided
+        decide_again(world.connection, organization_ids=[customers[0].organization_id], billing_periods=[JUNE]).decided
         == 1
     )
 
@@ -463,7 +463,9 @@ def test_many_lines_are_decided_in_the_background(
     world.invoice(customer, *(monthly(MAY, subscription_id=f"s{number}") for number in range(5)))
     world.decide()
     monkeypatch.setattr(decisions, "MANY_LINES", 3)
-    world.execute("update mapping.agreement set agreement_status = 'Cancelled' where agreement_id <> %s", customer.agreement_id)
+    world.execute(
+        "update mapping.agreement set agreement_status = 'Cancelled' where agreement_id <> %s", customer.agreement_id
+    )
 
     def another() -> AbstractContextManager[Connection]:
         return connect(billing_db, user="ann")
