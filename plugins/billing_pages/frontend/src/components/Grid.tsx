@@ -24,6 +24,7 @@ import { count } from "../lib/format";
 import { ColumnChooser } from "./ColumnChooser";
 import type { Option } from "./Combobox";
 import { ErrorBox } from "./ErrorBox";
+import { Help } from "./Help";
 import { CellEditor } from "./CellEditor";
 import { Pager } from "./Pager";
 import { toast, toastError } from "./Toaster";
@@ -159,6 +160,8 @@ export function Grid<Row>(props: GridProps<Row>) {
 
   const shown = useMemo(() => shownColumns(columns, chosen), [columns, chosen]);
   const hasHead = Boolean(props.isSelectable || props.onOpen);
+  // what changes the table's own make-up
+  const abilities = `${Boolean(props.isSelectable)} ${Boolean(props.onOpen)} ${Boolean(props.onEdit)}`;
 
   const { onSelect } = props;
   useEffect(() => onSelect?.([...selected.values()]), [selected, onSelect]);
@@ -206,7 +209,7 @@ export function Grid<Row>(props: GridProps<Row>) {
       selectableRangeColumns: false,
       selectableRangeRows: hasHead,
       selectableRangeAutoFocus: false,
-      columnDefaults: { resizable: "header", vertAlign: "middle" },
+      columnDefaults: { resizable: "header" },
       columns: definitions(shown, hasHead, now, setSelected, change, names.sort),
       rowFormatter: (row: RowComponent) => {
         const wrapped = row.getData() as Wrapped<Row>;
@@ -236,6 +239,7 @@ export function Grid<Row>(props: GridProps<Row>) {
       setBuilt((n) => n + 1);
     });
     build.on("rangeChanged" as never, (() => requestAnimationFrame(focusCell)) as never);
+    build.on("scrollHorizontal", () => showGroupTitles(body));
     build.on("cellDblClick", (_event: unknown, cell: CellComponent) => startEdit(cell));
     const onFocus = (event: FocusEvent) => {
       if (event.target instanceof HTMLElement && event.target.classList.contains("tabulator-tableholder")) focusCell();
@@ -322,7 +326,8 @@ export function Grid<Row>(props: GridProps<Row>) {
       build.destroy();
       body.remove();
     };
-  }, [shown, hasHead, change, names, startEdit, store]);
+    // biome-ignore lint: abilities are read through `now`
+  }, [shown, hasHead, abilities, change, names, startEdit, store]);
 
   // rows into the table
   const place = useRef("");
@@ -334,8 +339,13 @@ export function Grid<Row>(props: GridProps<Row>) {
     const isSamePlace = place.current === here;
     place.current = here;
     const before = isSamePlace ? keepRange(build) : null;
+    const hadFocus = holder.current?.contains(document.activeElement) && !isTyping(document.activeElement);
     const done = isSamePlace ? build.replaceData(wrapped as never) : build.setData(wrapped as never);
-    void done.then(() => before?.());
+    void done.then(() => {
+      before?.();
+      // the focused cell went with its row
+      if (hadFocus && document.activeElement === document.body) holder.current?.querySelector<HTMLElement>(".tabulator-tableholder")?.focus();
+    });
     const grid = holder.current?.querySelector(".tabulator");
     grid?.setAttribute("aria-rowcount", String(data.total + 1));
     grid?.setAttribute("aria-colcount", String(visibleFields(build).length + (hasHead ? 1 : 0)));
@@ -344,7 +354,7 @@ export function Grid<Row>(props: GridProps<Row>) {
   // marks of the header and of selected rows
   useEffect(() => {
     if (built === 0 || table.current === null) return;
-    markSort(table.current, columns, sort);
+    markColumns(table.current, columns, sort);
   }, [sort, columns, built]);
   useEffect(() => {
     if (built === 0 || !hasHead) return;
@@ -423,6 +433,12 @@ export function Grid<Row>(props: GridProps<Row>) {
         {isFetching && <Spinner size="xs" aria-label="Loading" />}
         {props.tools}
         <Box flex="1" />
+        {props.onEdit && (
+          <Help label="Keys of this grid">
+            Arrows move; with Shift they select a range. Enter, F2 or typing edits a cell, Escape cancels. Ctrl+C and Ctrl+V copy and paste, also from and
+            to spreadsheets. Delete takes a typed value back. {props.isSelectable && "Space selects the row. "}On a tablet, tap a cell twice.
+          </Help>
+        )}
         <ColumnChooser columns={columns} shown={shown} onChange={(fields) => change({ [names.columns]: fields })} />
       </Flex>
       {error !== null && (
@@ -553,7 +569,7 @@ function definitions<Row>(
       if (group?.title !== column.group) {
         group = { title: column.group, columns: [] };
         const { title } = group;
-        result.push({ ...group, columns: group.columns, titleFormatter: () => node("span", {}, title) } as unknown as ColumnDefinition);
+        result.push({ ...group, columns: group.columns, titleFormatter: () => node("span", { class: "grid-group" }, title) } as unknown as ColumnDefinition);
       }
       group.columns.push(definition);
     }
@@ -602,13 +618,16 @@ function titleNode<Row>(column: GridColumn<Row>, onSort: () => void): HTMLElemen
   );
 }
 
-function markSort<Row>(table: Tabulator, columns: GridColumn<Row>[], sort: string): void {
+/** Names of the columns for screen readers, and which of them sorts. */
+function markColumns<Row>(table: Tabulator, columns: GridColumn<Row>[], sort: string): void {
   for (const component of table.getColumns()) {
     const column = columns.find((one) => one.field === component.getField());
     if (!column) continue;
     const field = column.sortField ?? column.field;
     const state = sort === field ? "ascending" : sort === `-${field}` ? "descending" : "none";
     const element = component.getElement();
+    // both groups may have a "Quantity"
+    element.setAttribute("aria-label", column.group === undefined ? column.title : `${column.group}: ${column.title}`);
     if (column.isSortable) element.setAttribute("aria-sort", state);
     else element.removeAttribute("aria-sort");
     const arrow = element.querySelector(".grid-arrow");
@@ -626,6 +645,17 @@ function nameParts(body: HTMLElement, name: string): void {
   overlay?.setAttribute("aria-hidden", "true");
   const head = body.querySelector(".tabulator-header");
   head?.removeAttribute("tabindex");
+}
+
+/** Headings of groups stay in view while their columns scroll. */
+function showGroupTitles(body: HTMLElement): void {
+  const left = (body.querySelector(".tabulator-frozen") ?? body).getBoundingClientRect();
+  const edge = body.querySelector(".tabulator-header .tabulator-frozen") ? left.right : left.left;
+  for (const title of body.querySelectorAll<HTMLElement>(".grid-group")) {
+    title.style.transform = "";
+    const hidden = edge - (title.closest(".tabulator-col-group")?.getBoundingClientRect().left ?? edge);
+    if (hidden > 0) title.style.transform = `translateX(${hidden}px)`;
+  }
 }
 
 function toggled<Row>(before: Map<string, Row>, wrapped: Wrapped<Row>): Map<string, Row> {
@@ -646,7 +676,9 @@ function showAgain<Row>(table: Tabulator | null, rows: Row[], rowId: (row: Row) 
 
 function activeCell(table: Tabulator): CellComponent | undefined {
   const range = table.getRanges()[0];
-  return range ? (range as unknown as { getBounds: () => { start?: CellComponent } }).getBounds().start : undefined;
+  // getBounds gives Tabulator's inner cell
+  const bounds = range as unknown as { getBounds(): { start?: { getComponent(): CellComponent } } } | undefined;
+  return bounds?.getBounds().start?.getComponent();
 }
 
 function columnOf<Row>(columns: GridColumn<Row>[], cell: CellComponent | undefined): GridColumn<Row> | undefined {

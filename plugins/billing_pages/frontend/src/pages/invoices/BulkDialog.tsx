@@ -115,7 +115,7 @@ export function BulkDialog(props: {
           value={scope}
           onChange={(value) => setScope(value as "chosen" | "all")}
           options={[
-            { value: "chosen", label: `The ${counted(props.chosen.length, "selected line")}`, isDisabled: props.chosen.length === 0 },
+            { value: "chosen", label: props.chosen.length === 0 ? "Selected lines: none is selected" : `The ${counted(props.chosen.length, "selected line")}`, isDisabled: props.chosen.length === 0 },
             { value: "all", label: `Everything that the filter finds: ${counted(props.total, "line")}` },
           ]}
         />
@@ -200,7 +200,7 @@ function Values({ given, onChange, sample }: { given: Given; onChange: (given: G
       {(Object.keys(FIELD_TITLES) as GivenField[]).map((field) => {
         const isOn = given[field] !== undefined;
         return (
-          <HStack key={field} align="center" minH="36px" gap={3}>
+          <HStack key={field} align="center" minH="32px" gap={3}>
             <Checkbox.Root size="sm" width="10rem" flexShrink={0} checked={isOn} onCheckedChange={(event) => tick(field, event.checked === true)}>
               <Checkbox.HiddenInput />
               <Checkbox.Control />

@@ -63,7 +63,7 @@ export function FilterBar(props: {
     <Flex gap={2} wrap="wrap" align="center" role="search" aria-label="Filter lines" flexShrink={0}>
       <Select
         name="Billing period"
-        width="10rem"
+        width="9.5rem"
         value={period}
         onChange={(value) => onChange({ ...filter, periods: value === "" ? [] : [value] })}
         options={[
@@ -72,8 +72,8 @@ export function FilterBar(props: {
           ...periods.map((value) => ({ value, label: periodName(value) })),
         ]}
       />
-      <Input size="xs" width="15rem" type="search" placeholder="Customer, invoice, subscription, ..." aria-label="Search text" value={text} onChange={(event) => setText(event.target.value)} />
-      <Flex width="15rem">
+      <Input size="xs" width="13rem" type="search" placeholder="Search customer, invoice, ..." aria-label="Search text" value={text} onChange={(event) => setText(event.target.value)} />
+      <Flex width="12rem">
         <Combobox
           key={`${customers} ${filter.organization_ids?.join()}`}
           name="Organization"
@@ -89,7 +89,7 @@ export function FilterBar(props: {
       </Flex>
       <Select
         name="Reason"
-        width="15rem"
+        width="13rem"
         value={reason}
         onChange={(value) => onChange({ ...filter, reason_codes: value === "" ? [] : [value] })}
         options={[
@@ -107,11 +107,11 @@ export function FilterBar(props: {
       />
       <Select
         name="Updated by"
-        width="9.5rem"
+        width="9rem"
         value={filter.user_updated === true ? "user" : filter.user_updated === false ? "system" : ""}
         onChange={(value) => onChange({ ...filter, user_updated: value === "" ? null : value === "user" })}
         options={[
-          { value: "", label: "Updated by anyone" },
+          { value: "", label: "Any updates" },
           { value: "user", label: "User Updated" },
           { value: "system", label: "Not User Updated" },
         ]}
