@@ -150,6 +150,7 @@ def why_parked(connection: Connection, plan_id: int) -> str:
 
 def _figure(text: str) -> Decimal | None:
     try:
-        return Decimal(text.replace(",", ""))
+        figure = Decimal(text.replace(",", ""))
     except InvalidOperation:
         return None
+    return figure if figure.is_finite() else None  # a NaN cannot be compared

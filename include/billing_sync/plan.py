@@ -115,14 +115,10 @@ def _locked_plan(connection: Connection, plan_id: int) -> tuple[str, bool]:
 
 def _decided_meanwhile(connection: Connection, plan_id: int) -> StaleEditError:
     row = connection.execute(
-        """
-        select state, coalesce(rejected_by, approved_by), coalesce(rejected_at, approved_at)
-        from delivery.plan where plan_id = %s
-        """,
-        [plan_id],
+        "select state, coalesce(rejected_by, approved_by) from delivery.plan where plan_id = %s", [plan_id]
     ).fetchone()
     assert row is not None
-    state, person, moment = row
+    state, person = row
     if state == "superseded":
         words = (
             f"A newer run has made another plan of the same lines: plan {plan_id} gave way to it. Look at the newest."
@@ -131,7 +127,7 @@ def _decided_meanwhile(connection: Connection, plan_id: int) -> StaleEditError:
         words = f"{person} has {'rejected' if state == 'rejected' else 'approved'} plan {plan_id} already."
         if state in ("approved", "applied"):
             words += " To stop its delivery: pause delivery."
-    return StaleEditError(words, current={"plan_id": plan_id, "state": state, "decided_by": person, "at": moment})
+    return StaleEditError(words)
 
 
 def require_fingerprint(connection: Connection, plan_id: int, fingerprint: str) -> None:
@@ -139,10 +135,7 @@ def require_fingerprint(connection: Connection, plan_id: int, fingerprint: str) 
     row = connection.execute("select delivery.plan_fingerprint(%s)", [plan_id]).fetchone()
     assert row is not None
     if row[0] != fingerprint:
-        raise StaleEditError(
-            f"Plan {plan_id} was made anew since you looked at it: look at it again, then approve it.",
-            current={"plan_id": plan_id, "fingerprint": row[0]},
-        )
+        raise StaleEditError(f"Plan {plan_id} was made anew since you looked at it: look at it again, then approve it.")
 
 
 def _leave_out(connection: Connection, plan_id: int, items: set[int], companies: set[int]) -> int:

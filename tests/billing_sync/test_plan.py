@@ -6,13 +6,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 from pipeline import NOV, OCT, Pipeline, check, recurring
 from prepared import Build, Prepared
 
 from billing_sync.db import connect, run_sql_file
 from billing_sync.decide import GROUP_LINES, MAKE_PLAN, STEPS
-from billing_sync.errors import ConfigurationError, NotFoundError, TemporaryError
+from billing_sync.errors import (
+    ConfigurationError,
+    NotFoundError,
+    PausedError,
+    RefusedEditError,
+    StaleEditError,
+    TemporaryError,
+)
 from billing_sync.plan import (
     approve_automatically,
     approve_plan,
@@ -123,6 +131,62 @@ def test_a_plan_that_is_superseded_at_the_moment_of_its_automatic_approval_gives
         assert approved.result(10) is False
     assert state_of(pipeline, plan_id) == ("superseded", None)
     assert f"Plan {plan_id} gave way to another run's plan" in say_awaiting_approval(pipeline.connection, run_id)
+
+
+def test_what_is_made_anew_at_this_moment_is_not_approved_unseen(waiting: tuple[Pipeline, int, int]) -> None:
+    pipeline, run_id, plan_id = waiting
+    (seen,) = pipeline.rows("select delivery.plan_fingerprint(%s)", plan_id)[0]
+    with connect(pipeline.dsn) as person:
+        person.execute("set lock_timeout = '100ms'")
+        with pipeline.connection.transaction():
+            run_sql_file(pipeline.connection, MAKE_PLAN, run_id)
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                approve_plan(person, plan_id, "Anna", fingerprint=seen)
+        with pytest.raises(StaleEditError, match="was made anew since you looked at it"):
+            approve_plan(person, plan_id, "Anna", fingerprint=seen)
+    assert state_of(pipeline, plan_id) == ("proposed", None)
+
+
+def test_what_is_approved_at_this_moment_is_not_made_anew(waiting: tuple[Pipeline, int, int]) -> None:
+    pipeline, run_id, plan_id = waiting
+    items = pipeline.rows("select plan_item_id from delivery.plan_item order by 1")
+    with connect(pipeline.dsn) as person:
+        pipeline.connection.execute("set lock_timeout = '100ms'")
+        with person.transaction():
+            approve_plan(person, plan_id, "Anna")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                run_sql_file(pipeline.connection, MAKE_PLAN, run_id)
+        run_sql_file(pipeline.connection, MAKE_PLAN, run_id)
+    assert state_of(pipeline, plan_id) == ("approved", "Anna")
+    assert pipeline.rows("select plan_item_id from delivery.plan_item order by 1") == items
+
+
+def test_what_is_left_out_may_not_be_written_after_the_deadline_either(waiting: tuple[Pipeline, int, int]) -> None:
+    pipeline, run_id, plan_id = waiting
+    (item,) = pipeline.rows("select min(plan_item_id) from delivery.plan_item")[0]
+    approve_plan(pipeline.connection, plan_id, "Anna", leave_out=[item])
+    pipeline.connection.execute("update delivery.plan set approved_at = now() - interval '13 hours'")
+    with pytest.raises(PausedError, match="was approved too long ago"):
+        pipeline.deliver(plan_id)
+    run_sql_file(pipeline.connection, MAKE_PLAN, run_id)
+    assert state_of(pipeline, plan_id)[0] == "superseded"
+    newest = plan_of_run(pipeline.connection, run_id)
+    assert pipeline.value("select count(*) from delivery.plan_item where plan_id = %s", newest) == 2
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_a_rejection_needs_a_reason_and_a_plan_that_waits(waiting: tuple[Pipeline, int, int], reason: str) -> None:
+    pipeline, _, plan_id = waiting
+    with pytest.raises(RefusedEditError, match="Say why"):
+        reject_plan(pipeline.connection, plan_id, "Anna", reason)
+    with pytest.raises(NotFoundError, match="There is no plan 99"):
+        reject_plan(pipeline.connection, 99, "Anna", "why")
+    dry = plan_of_run(pipeline.connection, pipeline.plan("nightly", [OCT], is_dry_run=True))
+    with pytest.raises(RefusedEditError, match="is of a dry run"):
+        reject_plan(pipeline.connection, dry, "Anna", "why")
+    approve_plan(pipeline.connection, plan_id, "Anna")
+    with pytest.raises(StaleEditError, match=f"Anna has approved plan {plan_id} already. To stop its delivery"):
+        reject_plan(pipeline.connection, plan_id, "Bert", "why")
 
 
 def test_a_line_that_another_run_is_deciding_is_left_to_that_run(pipeline: Pipeline) -> None:

@@ -157,6 +157,33 @@ def test_plans_from_the_command_line(pipeline: Pipeline, run: Run) -> None:
     assert code == 2  # typer's own
 
 
+def test_a_part_of_a_plan_from_the_command_line(pipeline: Pipeline, run: Run) -> None:
+    pipeline.set(automated_daily_sync="off")
+    pipeline.bill(OCT, recurring("a", OCT, 3, "4.20"), recurring("b", OCT))
+    _, plan_id = pipeline.plan_night(OCT)
+    first, second = (row[0] for row in pipeline.rows("select plan_item_id from delivery.plan_item order by 1"))
+    code, text = run(
+        pipeline.dsn, "plan", "approve", str(plan_id), "--leave-out", str(first), "--leave-out", str(second)
+    )
+    assert (code, f"Error: Everything of plan {plan_id} is left out: reject it instead." in text) == (1, True)
+    code, text = run(pipeline.dsn, "plan", "approve", str(plan_id), "--leave-out", str(first), "--as", "Anna")
+    assert (code, f"plan {plan_id} is approved by Anna." in text) == (0, True)
+    assert pipeline.rows("select state, is_left_out from delivery.plan_item order by plan_item_id") == [
+        ("skipped", True), ("pending", False),
+    ]  # fmt: skip
+    assert pipeline.value("select changed_by from audit.change where table_name = 'delivery.plan'") == "Anna"
+
+
+def test_a_plan_is_rejected_from_the_command_line(pipeline: Pipeline, run: Run) -> None:
+    pipeline.set(automated_daily_sync="off")
+    pipeline.bill(OCT, recurring("a", OCT))
+    _, plan_id = pipeline.plan_night(OCT)
+    assert run(pipeline.dsn, "plan", "reject", str(plan_id))[0] == 2  # a reason is needed
+    code, text = run(pipeline.dsn, "plan", "reject", str(plan_id), "--reason", "prices are wrong", "--as", "Anna")
+    assert (code, f"plan {plan_id} is rejected by Anna; the next run makes another one" in text) == (0, True)
+    assert "Anna rejected plan" in pipeline.warnings()
+
+
 def test_additions_that_need_a_person(pipeline: Pipeline, run: Run) -> None:
     pipeline.sandbox.add_fault("status", **PATCH, params={"status": 400, "body": {"message": "not today"}})
     pipeline.bill(OCT, recurring("a", OCT, 3, "4.20"))

@@ -229,6 +229,9 @@ def test_the_stop_button(pages: Pages, pipeline: Pipeline) -> None:
     company = pipeline.value("select company_id from delivery.addition where subscription_id = 'sub-b'")
     (paused,) = pages.send("POST", "pauses", {"company_id": company, "reason": "a dispute"})
     assert (paused["company_id"], paused["reason"], paused["paused_by"]) == (company, "a dispute", "ann")
+    assert pages.refused("POST", "pauses", {"company_id": company, "reason": "another"}) == (
+        409, "It is paused already: see by whom and why.",
+    )  # fmt: skip
     both = pages.send("POST", "pauses", {"reason": "everything stops"})
     assert [one["company_id"] for one in both] == [None, company]
     assert pages.send("POST", "pauses/end", {}) == [paused]
@@ -254,6 +257,8 @@ def test_what_a_bound_parks_is_let_pass(pages: Pages, pipeline: Pipeline) -> Non
         "at 12.60, not at 12"
         in pages.refused("POST", "parked/allow", {"bound_key": parked["bound_key"], "up_to": "12"})[1]
     )
+    for figure in ("NaN", "sNaN", "Infinity", "x"):
+        assert pages.refused("POST", "parked/allow", {"bound_key": parked["bound_key"], "up_to": figure})[0] == 422
     pages.send("POST", "parked/allow", {"bound_key": parked["bound_key"], "up_to": "12.60", "note": "as agreed"})
     assert pipeline.rows("select allowed_by, note from billing.bound_allowance") == [("ann", "as agreed")]
 

@@ -230,6 +230,8 @@ def test_only_what_was_seen_is_approved(pages: Pages, pipeline: Pipeline, plan_i
     run_sql_file(pipeline.connection, MAKE_PLAN, run_id)  # the task was cleared and ran again
     status, message = pages.refused("POST", f"plans/{plan_id}/approve", {"fingerprint": seen})
     assert (status, "look at it again" in message) == (409, True)
+    current = pages.ask("POST", f"plans/{plan_id}/selection", {"fingerprint": seen}).json()["current"]
+    assert (current["summary"]["state"], current["fingerprint"] != seen) == ("proposed", True)
     everything = [one["plan_item_id"] for one in items_of(pages, plan_id)]
     now = pages.get(f"plans/{plan_id}")["fingerprint"]
     status, message = pages.refused("POST", f"plans/{plan_id}/approve", {"fingerprint": now, "leave_out": everything})

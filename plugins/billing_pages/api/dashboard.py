@@ -18,6 +18,7 @@ from billing_sync import bounds, dashboard
 from billing_sync import pauses as pausing
 from billing_sync.cures import cure_link
 from billing_sync.db import Connection
+from billing_sync.errors import StaleEditError
 from billing_sync.run import parse_billing_period
 from billing_sync.settings import change_setting, setting_states
 
@@ -355,7 +356,8 @@ def pauses(database: Database) -> list[Pause]:
 @router.post("/pauses")
 def set_pause(pause: PauseRequest, person: Approver, database: Database) -> list[Pause]:
     """Pause delivery."""
-    pausing.pause(database, pause.reason, person.name, pause.company_id)
+    if not pausing.pause(database, pause.reason, person.name, pause.company_id):
+        raise StaleEditError("It is paused already: see by whom and why.", current=pauses(database))
     return pauses(database)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -16,6 +17,8 @@ from billing_pages.api.dashboard import Before, Limit, Offset, Run
 from billing_pages.database import Database
 from billing_pages.security import Approver
 from billing_sync import plan_review
+from billing_sync.db import Connection
+from billing_sync.errors import StaleEditError
 from billing_sync.export import csv_chunks, xlsx_chunks
 from billing_sync.plan import approve_plan, reject_plan
 
@@ -276,31 +279,42 @@ def plan_items(
     return PlanItemPage(total=total, offset=offset, items=[PlanItem.model_validate(item) for item in items])
 
 
+@contextmanager
+def _as_it_stands(plan_id: int, database: Connection) -> Iterator[None]:
+    """Who is told that the plan changed meanwhile (409) is shown how it stands now."""
+    try:
+        yield
+    except StaleEditError as error:
+        raise StaleEditError(str(error), current=plan(plan_id, database)) from None
+
+
 @router.post("/plans/{plan_id}/selection")
-def selection(plan_id: PlanId, approval: ApproveRequest, _: Approver, database: Database) -> PlanSelection:
+def selection(plan_id: PlanId, approval: ApproveRequest, database: Database) -> PlanSelection:
     """What an approval would comprise, for its confirmation; changes nothing. 409 as for the approval itself."""
-    return PlanSelection.model_validate(
-        plan_review.selection(
+    with _as_it_stands(plan_id, database):
+        chosen = plan_review.selection(
             database, plan_id, fingerprint=approval.fingerprint, leave_out=approval.leave_out,
             leave_out_agreements=approval.leave_out_agreements,
-        )
-    )  # fmt: skip
+        )  # fmt: skip
+    return PlanSelection.model_validate(chosen)
 
 
 @router.post("/plans/{plan_id}/approve")
 def approve(plan_id: PlanId, approval: ApproveRequest, person: Approver, database: Database) -> PlanDetail:
     """Approve the plan, or a part of it; then trigger the DAG apply_plan."""
-    approve_plan(
-        database, plan_id, person.name, fingerprint=approval.fingerprint, leave_out=approval.leave_out,
-        leave_out_agreements=approval.leave_out_agreements,
-    )  # fmt: skip
+    with _as_it_stands(plan_id, database):
+        approve_plan(
+            database, plan_id, person.name, fingerprint=approval.fingerprint, leave_out=approval.leave_out,
+            leave_out_agreements=approval.leave_out_agreements,
+        )  # fmt: skip
     return plan(plan_id, database)
 
 
 @router.post("/plans/{plan_id}/reject")
 def reject(plan_id: PlanId, rejection: RejectRequest, person: Approver, database: Database) -> PlanDetail:
     """Reject the plan; the next run makes another one."""
-    reject_plan(database, plan_id, person.name, rejection.reason)
+    with _as_it_stands(plan_id, database):
+        reject_plan(database, plan_id, person.name, rejection.reason)
     return plan(plan_id, database)
 
 
