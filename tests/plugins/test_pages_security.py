@@ -379,7 +379,7 @@ def test_the_audit_trail_is_written_though_the_role_may_not(billing_db: str) -> 
             connection.execute("insert into audit.change (table_name, row_key, changed_by) values ('x', 'y', 'ben')")
 
 
-def test_outside_of_the_views_only_triggers_of_the_audit_trail_have_more_rights_than_who_calls_them(
+def test_only_views_and_triggers_of_the_audit_trail_have_more_rights_than_who_calls_them(
     billing_db: str,
 ) -> None:
     with psycopg.connect(billing_db) as connection:
