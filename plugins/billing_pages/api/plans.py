@@ -289,7 +289,7 @@ def _as_it_stands(plan_id: int, database: Connection) -> Iterator[None]:
 
 
 @router.post("/plans/{plan_id}/selection")
-def selection(plan_id: PlanId, approval: ApproveRequest, database: Database) -> PlanSelection:
+def selection(plan_id: PlanId, approval: ApproveRequest, _: Approver, database: Database) -> PlanSelection:
     """What an approval would comprise, for its confirmation; changes nothing. 409 as for the approval itself."""
     with _as_it_stands(plan_id, database):
         chosen = plan_review.selection(
