@@ -12,11 +12,11 @@ export PYTHONDONTWRITEBYTECODE :=
 # Ports of the local stack, e.g. `make demo AIRFLOW_PORT=9080`; empty means the default.
 export AIRFLOW_PORT POSTGRES_PORT SANDBOX_PORT LOCAL_POSTGRES
 
-.PHONY: help install pages api-types demo stop status test test-fast fuzz prove business check format lock clean
+.PHONY: help install pages api-types demo stop status test test-fast fuzz screenshots prove business check format lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
-	  printf '  make %-10s %s\n' "$$name" "$$what"; done
+	  printf '  make %-11s %s\n' "$$name" "$$what"; done
 
 install:  ## virtual environment with the locked packages
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is %s. Name one: make PYTHON=python3.12 ..." % sys.version.split()[0])'
@@ -45,6 +45,9 @@ test-fast: pages  ## all tests but those that start Airflow servers
 
 fuzz: pages  ## generated requests against the pages' API (EXAMPLES=200 of each route)
 	FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(RUN) -m pytest tests/plugins/test_pages_fuzz.py $(ARGS)
+
+screenshots: pages  ## the demo, then pictures of every page into docs/pages/
+	@PYTHONPATH=include:plugins:tests/helpers $(RUN) tests/browser/screenshots.py
 
 prove: install  ## the proof campaign: kills, overlaps, faults ... (SEED=7, ARGS="--quick --part kills")
 	@PYTHONPATH=include:plugins:tests/helpers:tests $(RUN) -m campaign $(if $(SEED),--seed $(SEED)) $(ARGS)

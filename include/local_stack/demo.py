@@ -35,8 +35,11 @@ class Interrupted(Exception):
     """Somebody asked the demo to end."""
 
 
-def run_demo(stack: Stack, *, stay: bool) -> None:
-    """The whole demo; returns when everything was proven and, with `stay`, somebody ended it."""
+def run_demo(stack: Stack, *, stay: bool, then: Callable[[Stack], None] | None = None) -> None:
+    """The whole demo; returns when everything was proven and, with `stay`, somebody ended it.
+
+    then: what else is done while everything is up.
+    """
     for number in ENDING_SIGNALS:
         signal.signal(number, _interrupt)
     with stack.held():
@@ -44,6 +47,8 @@ def run_demo(stack: Stack, *, stay: bool) -> None:
             _start(stack)
             _nights(stack)
             _show_addresses(stack)
+            if then is not None:
+                then(stack)
             if stay:
                 _stay_open(stack)
         except Interrupted:
