@@ -328,15 +328,16 @@ def _held(connection: Connection, kind_name: str, source_ids: list[str] | None =
             """
             select {source_id}, {billing_frequency}, coalesce(line.currency, '?'), coalesce(sum(line.total_price), 0),
                 count(*)
-            from (
-                select distinct line_id from billing.held_reason where reason_code = any(%(codes)s)
-            ) as waiting
-            join billing.line_decision as decision using (line_id)
+            from billing.line_decision as decision
             join billing.invoice_line as line using (line_id)
             join billing.invoice as invoice using (invoice_id)
             {joined}
             where
                 decision.outcome = 'held'
+                and exists (
+                    select from billing.held_reason as reason
+                    where reason.line_id = line.line_id and reason.reason_code = any(%(codes)s)
+                )
                 and not exists (select from delivery.addition_line as carried where carried.line_id = line.line_id)
                 and (%(source_ids)s::text[] is null or {source_id} = any(%(source_ids)s::text[]))
             group by 1, 2, 3

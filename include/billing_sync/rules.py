@@ -337,6 +337,20 @@ def change_charge_type(
     return now
 
 
+def organizations_waiting(connection: Connection, charge_type: str) -> list[str]:
+    """The organizations that have open lines of a charge type."""
+    rows = connection.execute(
+        """
+        select distinct invoice.organization_id
+        from billing.invoice as invoice join billing.invoice_line as line using (invoice_id)
+        where line.charge_type = %s
+            and not exists (select from delivery.addition_line as carried where carried.line_id = line.line_id)
+        """,
+        [charge_type],
+    ).fetchall()
+    return [organization_id for (organization_id,) in rows]
+
+
 def rules_frame(wanted: Mapping[str, ChargeTypeRules]) -> pd.DataFrame:
     """Rules by charge type as the columns of a CSV file, checked. Raises ConfigurationError."""
     rows = [

@@ -221,6 +221,7 @@ def _forms_by_last_word() -> dict[str, list[int]]:
     return found
 
 
+@lru_cache(maxsize=200_000)
 def _vat_parts(number: str | None) -> tuple[str, str] | None:
     """A VAT number as (country prefix or "", the rest); None for what is none: too short, or one digit repeated."""
     text = re.sub(r"[^A-Z0-9]", "", (number or "").upper())

@@ -153,7 +153,7 @@ def rules_of(pages: Pages) -> dict[str, dict[str, Any]]:
 
 
 def changed(one: dict[str, Any], **values: Any) -> dict[str, Any]:
-    told = ("charge_type", "default_product", "changed_by", "changed_at", "lines_with_older_rules")
+    told = ("charge_type", "default_product", "changed_by", "changed_at", "lines_with_older_rules", "released")
     return {**{name: value for name, value in one.items() if name not in told}, **values}
 
 
@@ -162,6 +162,8 @@ def test_a_charge_type_that_only_stands_on_lines_can_be_defined(pages: Pages, pi
     assert (last["charge_type"], last["version"], last["lines_with_older_rules"]) == ("TransferFee", 0, 1)
     now = pages.send("PUT", "charge-types/TransferFee", changed(last, display_name="Transfer"))
     assert (now["version"], now["display_name"], now["changed_by"]) == (1, "Transfer", "ann")
+    assert now["released"]["released"] == [{"currency": "EUR", "amount": "7.00", "lines": 1}]
+    assert pipeline.held() == {}
     stale = pages.ask("PUT", "charge-types/TransferFee", changed(last, display_name="Transfer fee"))
     assert (stale.status_code, stale.json()["current"]["display_name"]) == (409, "Transfer")
 

@@ -12,15 +12,22 @@ from fastapi import APIRouter, Depends
 from psycopg.conninfo import make_conninfo
 from pydantic import BaseModel, Field
 
-from billing_pages.api.common import BillingPeriod, ConnectWiseId, Given
-from billing_pages.database import Database
+from billing_pages.api.common import BillingPeriod, ConnectWiseId, Given, Released
+from billing_pages.database import Connect, Database
 from billing_pages.errors import UnavailableError
 from billing_pages.security import Admin
 from billing_sync import settings, simulation_jobs
 from billing_sync.cures import CURE_LINKS, cure_link
 from billing_sync.db import Connection
+from billing_sync.decide import try_decide_again
 from billing_sync.errors import BillingSyncError, StaleEditError
-from billing_sync.rules import ChargeTypeRules, ChargeTypeState, change_charge_type, charge_type_states
+from billing_sync.rules import (
+    ChargeTypeRules,
+    ChargeTypeState,
+    change_charge_type,
+    charge_type_states,
+    organizations_waiting,
+)
 from billing_sync.run import parse_billing_period
 from billing_sync.simulate import NOT_SIMULATED
 
@@ -93,7 +100,11 @@ class SettingChange(Given):
 
 
 class ChargeType(BaseModel):
-    """A charge type: how customers see it, and the rules for its dates. version counts with every change."""
+    """A charge type: how customers see it, and the rules for its dates. version counts with every change.
+
+    released: what a change did to lines that were decided again at once: those of a charge type that was not known, and
+    those that a default product is for. All others keep their rules until "apply rules again".
+    """
 
     charge_type: str
     display_name: str
@@ -107,6 +118,7 @@ class ChargeType(BaseModel):
     changed_by: str | None
     changed_at: datetime | None
     lines_with_older_rules: int
+    released: Released | None = None
 
 
 class ChargeTypeChange(Given):
@@ -269,12 +281,21 @@ def put_charge_type(
     given: ChargeTypeChange,
     person: Admin,
     database: Database,
+    connect: Connect,
 ) -> ChargeType:
     """Change or define a charge type. It counts for lines loaded from now on, and for others by "apply rules again"."""
-    return _or_stale(
+    (before,) = charge_type_states(database, charge_type)
+    changed = _or_stale(
         lambda: change_charge_type(database, charge_type, _rules(given), given.version, person=person.name),
         _charge_type,
     )
+    if given.version == 0 or before.default_product_id != changed.default_product_id:
+        organization_ids = organizations_waiting(database, charge_type)
+        if organization_ids:
+            changed.released = Released.model_validate(
+                try_decide_again(database, organization_ids=organization_ids, connect=connect)
+            )
+    return changed
 
 
 def owner_address() -> str:
