@@ -36,9 +36,8 @@ def frontend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A front end of one package, whose registry does not answer."""
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "main.ts").write_text("1")
-    (tmp_path / "package.json").write_text(
-        json.dumps({"name": "x", "version": "1.0.0", "dependencies": {"y": "1.0.0"}})
-    )
+    needs = {"name": "x", "version": "1.0.0", "dependencies": {"y": "1.0.0"}}
+    (tmp_path / "package.json").write_text(json.dumps(needs))
     package = {"version": "1.0.0", "integrity": "sha512-AAAA"}
     lock = {"": needs, "node_modules/y": package}
     (tmp_path / "package-lock.json").write_text(
