@@ -53,14 +53,14 @@ export function period(value: string): string {
   );
 }
 
-/** A point in time in the reader's time zone. */
-export function dateTime(at: string): string {
-  return new Intl.DateTimeFormat(language(), { dateStyle: "medium", timeStyle: "short" }).format(new Date(at));
+/** A point in time in the reader's time zone; hasSeconds: to the second, as in logs. */
+export function dateTime(at: string, hasSeconds = false): string {
+  return new Intl.DateTimeFormat(language(), { dateStyle: "medium", timeStyle: hasSeconds ? "medium" : "short" }).format(new Date(at));
 }
 
 /** The same in UTC, with the zone's name. */
-export function utc(at: string): string {
-  return `${new Date(at).toISOString().slice(0, 16).replace("T", " ")} UTC`;
+export function utc(at: string, hasSeconds = false): string {
+  return `${new Date(at).toISOString().slice(0, hasSeconds ? 19 : 16).replace("T", " ")} UTC`;
 }
 
 /** "3 minutes ago", "in 5 hours". */
@@ -90,7 +90,7 @@ export function duration(from: string, to: string): string {
 }
 
 /** A point in time: in the reader's time zone, UTC on hover and for screen readers. relative: as an age that stays right. */
-export function DateTime({ at, relative: asAge = false }: { at: string | null | undefined; relative?: boolean }) {
+export function DateTime({ at, relative: asAge = false, hasSeconds = false }: { at: string | null | undefined; relative?: boolean; hasSeconds?: boolean }) {
   const [, tick] = useState(0);
   useEffect(() => {
     if (!asAge) return;
@@ -98,10 +98,10 @@ export function DateTime({ at, relative: asAge = false }: { at: string | null | 
     return () => clearInterval(timer);
   }, [asAge]);
   if (!at) return null;
-  const hover = asAge ? `${dateTime(at)} (${utc(at)})` : utc(at);
+  const hover = asAge ? `${dateTime(at)} (${utc(at)})` : utc(at, hasSeconds);
   return (
     <time dateTime={at} title={hover}>
-      {asAge ? relative(at) : dateTime(at)}
+      {asAge ? relative(at) : dateTime(at, hasSeconds)}
       <span className="sr-only"> ({hover})</span>
     </time>
   );

@@ -79,7 +79,6 @@ export default function Dashboard() {
       {setup.data && <SetupChecklist setup={setup.data} />}
       <ActiveRuns runs={active.data ?? []} />
       {isEmpty && setup.data && <FirstRun isReady={setup.data.is_ready} onDryRun={() => setDialog("dry run")} />}
-      {parked.data && <ParkedBounds parked={parked.data} />}
       {periods.isPending && !failed && <Placeholder />}
       {period && <MoneyOfPeriod period={period} />}
       {setup.data && (
@@ -101,6 +100,7 @@ export default function Dashboard() {
           )}
         </SimpleGrid>
       )}
+      {parked.data && <ParkedBounds parked={parked.data} />}
       {period && <Customers period={period.billing_period} sort={address.sort} page={Number(address.page) || 1} onChange={change} />}
       <AmissSubscriptions />
       {runs.data && runs.data.length > 0 && (

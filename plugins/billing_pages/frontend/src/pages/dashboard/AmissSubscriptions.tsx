@@ -2,6 +2,7 @@ import { Badge, Button, Card, Heading, HStack, Table, Text } from "@chakra-ui/re
 import { useState } from "react";
 import { ErrorBox } from "../../components/ErrorBox";
 import { Help } from "../../components/Help";
+import { TableFrame } from "../../components/TableFrame";
 import { TextLink } from "../../components/TextLink";
 import { count, date, price, quantity } from "../../lib/format";
 import { linesLink } from "../../lib/links";
@@ -31,7 +32,7 @@ export function AmissSubscriptions() {
         </HStack>
       </Card.Header>
       <Card.Body gap="2">
-        <Table.ScrollArea tabIndex={0}>
+        <TableFrame name="Subscriptions amiss" borderWidth="0">
           <Table.Root size="sm">
             <Table.Header>
               <Table.Row>
@@ -65,7 +66,7 @@ export function AmissSubscriptions() {
               ))}
             </Table.Body>
           </Table.Root>
-        </Table.ScrollArea>
+        </TableFrame>
         {found.data.total > FEW && (
           <Button size="xs" variant="ghost" alignSelf="start" onClick={() => setLimit(limit === FEW ? MANY : FEW)}>
             {limit === FEW ? `Show all ${count(found.data.total)}` : "Show fewer"}

@@ -2,6 +2,7 @@ import { Button, Card, Heading, HStack, Table, Text } from "@chakra-ui/react";
 import { Empty } from "../../components/Empty";
 import { ErrorBox } from "../../components/ErrorBox";
 import { Loading } from "../../components/Loading";
+import { TableFrame } from "../../components/TableFrame";
 import { TextLink } from "../../components/TextLink";
 import { count, money } from "../../lib/format";
 import { linesLink } from "../../lib/links";
@@ -58,7 +59,7 @@ export function Customers({ period, sort, page, onChange }: {
           <Empty title="No customer has lines in this month" />
         ) : (
           <>
-            <Table.ScrollArea tabIndex={0}>
+            <TableFrame name="Money by customer" borderWidth="0">
               <Table.Root size="sm" interactive opacity={customers.isPlaceholderData ? 0.6 : 1}>
                 <Table.Header>
                   <Table.Row>
@@ -81,7 +82,7 @@ export function Customers({ period, sort, page, onChange }: {
                   ))}
                 </Table.Body>
               </Table.Root>
-            </Table.ScrollArea>
+            </TableFrame>
             {pages > 1 && (
               <HStack mt="3" justify="space-between">
                 <Text fontSize="xs" color="fg.muted" aria-live="polite">

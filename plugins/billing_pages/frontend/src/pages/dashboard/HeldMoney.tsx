@@ -4,6 +4,7 @@ import { Empty } from "../../components/Empty";
 import { ErrorBox } from "../../components/ErrorBox";
 import { Help } from "../../components/Help";
 import { Loading } from "../../components/Loading";
+import { TableFrame } from "../../components/TableFrame";
 import { TextLink } from "../../components/TextLink";
 import { counted, DateTime, money } from "../../lib/format";
 import { linesLink } from "../../lib/links";
@@ -64,13 +65,16 @@ export function HeldMoney({ period, scope, onScope }: { period: string | null; s
               ))}
             </HStack>
             <Ages ages={held.data.ages} />
-            <Causes causes={held.data.causes} periods={periods} />
+            <Causes causes={[...held.data.causes].sort((a, b) => weight(b) - weight(a))} periods={periods} />
           </>
         )}
       </Card.Body>
     </Card.Root>
   );
 }
+
+/** Only for the order, most money first. */
+const weight = (cause: Model<"HeldCause">) => Math.max(...cause.money.map((sum) => Number(sum.amount)));
 
 function Ages({ ages }: { ages: Model<"HeldAge">[] }) {
   const lines = (money: Money[]) => money.reduce((sum, each) => sum + each.lines, 0);
@@ -106,7 +110,7 @@ function Ages({ ages }: { ages: Model<"HeldAge">[] }) {
 
 function Causes({ causes, periods }: { causes: Model<"HeldCause">[]; periods: { periods?: string[] } }) {
   return (
-    <Table.ScrollArea tabIndex={0} maxH="360px">
+    <TableFrame name="Causes of held money" borderWidth="0" maxH="420px">
       <Table.Root size="sm" stickyHeader>
         <Table.Header>
           <Table.Row>
@@ -168,6 +172,6 @@ function Causes({ causes, periods }: { causes: Model<"HeldCause">[]; periods: { 
           ))}
         </Table.Body>
       </Table.Root>
-    </Table.ScrollArea>
+    </TableFrame>
   );
 }

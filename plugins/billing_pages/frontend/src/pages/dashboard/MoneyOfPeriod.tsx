@@ -62,7 +62,7 @@ function Tile({ label, help, color, sums, to }: { label: string; help: string; c
         </Stat.ValueText>
       ) : (
         sums.map((sum) => (
-          <Stat.ValueText key={sum.currency} fontSize="lg" fontVariantNumeric="tabular-nums" whiteSpace="nowrap">
+          <Stat.ValueText key={sum.currency} fontSize="lg" lineHeight="short" fontVariantNumeric="tabular-nums" whiteSpace="nowrap">
             {money(sum.amount, sum.currency)}
           </Stat.ValueText>
         ))

@@ -1,6 +1,7 @@
 import { Box, Button, Card, Heading, HStack, SegmentGroup, Table, Text } from "@chakra-ui/react";
 import { Bar, BarChart, CartesianGrid, Legend, ResponsiveContainer, Tooltip, XAxis, YAxis } from "recharts";
 import { Help } from "../../components/Help";
+import { TableFrame } from "../../components/TableFrame";
 import { money, period as periodName } from "../../lib/format";
 import type { Model } from "../../models";
 import { OUTCOMES } from "../../lib/outcomes";
@@ -69,7 +70,7 @@ function MonthsChart({ months, currency }: { months: Period[]; currency: string 
               return period ? <MonthTip period={period} currency={currency} /> : null;
             }}
           />
-          <Legend iconSize={10} formatter={(value: string) => <Text as="span" color="fg.muted">{value}</Text>} />
+          <Legend iconSize={10} itemSorter={null} formatter={(value: string) => <Text as="span" color="fg.muted">{value}</Text>} />
           {OUTCOMES.map(({ outcome, label, color }) => (
             <Bar key={outcome} dataKey={outcome} name={label} stackId="money" fill={`var(--chakra-colors-${color}-solid)`} isAnimationActive={false} maxBarSize={56} />
           ))}
@@ -104,7 +105,7 @@ function MonthTip({ period, currency }: { period: Period; currency: string }) {
 
 function MonthsTable({ months, currency }: { months: Period[]; currency: string }) {
   return (
-    <Table.ScrollArea tabIndex={0}>
+    <TableFrame name="Money over months" borderWidth="0">
       <Table.Root size="sm">
         <Table.Caption captionSide="top" textAlign="start" mb="1">
           Money by month and outcome in {currency}
@@ -140,6 +141,6 @@ function MonthsTable({ months, currency }: { months: Period[]; currency: string 
           ))}
         </Table.Body>
       </Table.Root>
-    </Table.ScrollArea>
+    </TableFrame>
   );
 }

@@ -1,4 +1,5 @@
 import { Button, Card, Heading, HStack, Table, Text } from "@chakra-ui/react";
+import { TableFrame } from "../../components/TableFrame";
 import { TextLink } from "../../components/TextLink";
 import { openInAirflow } from "../../lib/airflow";
 import { count, DateTime, duration, money, period as periodName } from "../../lib/format";
@@ -23,7 +24,7 @@ export function RecentRuns({ runs, onMore }: { runs: Model<"Run">[]; onMore: (()
         </Heading>
       </Card.Header>
       <Card.Body gap="2">
-        <Table.ScrollArea tabIndex={0}>
+        <TableFrame name="Recent runs" borderWidth="0">
           <Table.Root size="sm">
             <Table.Header>
               <Table.Row>
@@ -88,7 +89,7 @@ export function RecentRuns({ runs, onMore }: { runs: Model<"Run">[]; onMore: (()
               ))}
             </Table.Body>
           </Table.Root>
-        </Table.ScrollArea>
+        </TableFrame>
         {onMore && (
           <HStack>
             <Button size="xs" variant="ghost" onClick={onMore}>

@@ -4,6 +4,7 @@ import { useDeferredValue } from "react";
 import { Empty } from "../../components/Empty";
 import { ErrorBox } from "../../components/ErrorBox";
 import { Loading } from "../../components/Loading";
+import { TableFrame } from "../../components/TableFrame";
 import { TextLink } from "../../components/TextLink";
 import { useAddress } from "../../lib/address";
 import { get } from "../../lib/api";
@@ -93,7 +94,7 @@ export function Attempts() {
 
 function AttemptTable({ attempts }: { attempts: Attempt[] }) {
   return (
-    <Table.ScrollArea tabIndex={0} borderWidth="1px" borderRadius="md">
+    <TableFrame name="Writes to ConnectWise">
       <Table.Root size="sm">
         <Table.Header>
           <Table.Row>
@@ -109,7 +110,7 @@ function AttemptTable({ attempts }: { attempts: Attempt[] }) {
           {attempts.map((each) => (
             <Table.Row key={each.attempt_id} verticalAlign="top">
               <Table.Cell whiteSpace="nowrap" fontVariantNumeric="tabular-nums">
-                <DateTime at={each.attempted_at} />
+                <DateTime at={each.attempted_at} hasSeconds />
               </Table.Cell>
               <Table.Cell>
                 {OPERATIONS[each.operation]}
@@ -163,6 +164,6 @@ function AttemptTable({ attempts }: { attempts: Attempt[] }) {
           ))}
         </Table.Body>
       </Table.Root>
-    </Table.ScrollArea>
+    </TableFrame>
   );
 }

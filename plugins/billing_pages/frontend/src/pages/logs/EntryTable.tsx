@@ -1,4 +1,5 @@
 import { Badge, Box, Button, Table, Text } from "@chakra-ui/react";
+import { TableFrame } from "../../components/TableFrame";
 import { TextLink } from "../../components/TextLink";
 import { openInAirflow } from "../../lib/airflow";
 import { DateTime } from "../../lib/format";
@@ -14,7 +15,7 @@ const LEVELS: Record<Entry["level"], { color: string; word: string }> = {
 /** Log entries, newest first, each with the ways to what it speaks of. */
 export function EntryTable({ entries, hasRun = true }: { entries: Entry[]; hasRun?: boolean }) {
   return (
-    <Table.ScrollArea tabIndex={0} borderWidth="1px" borderRadius="md">
+    <TableFrame name="Log entries">
       <Table.Root size="sm">
         <Table.Header>
           <Table.Row>
@@ -29,7 +30,7 @@ export function EntryTable({ entries, hasRun = true }: { entries: Entry[]; hasRu
           {entries.map((entry) => (
             <Table.Row key={entry.log_entry_id} verticalAlign="top">
               <Table.Cell whiteSpace="nowrap" fontVariantNumeric="tabular-nums">
-                <DateTime at={entry.logged_at} />
+                <DateTime at={entry.logged_at} hasSeconds />
               </Table.Cell>
               <Table.Cell>
                 <Badge colorPalette={LEVELS[entry.level].color}>{LEVELS[entry.level].word}</Badge>
@@ -67,7 +68,7 @@ export function EntryTable({ entries, hasRun = true }: { entries: Entry[]; hasRu
           ))}
         </Table.Body>
       </Table.Root>
-    </Table.ScrollArea>
+    </TableFrame>
   );
 }
 

@@ -3,6 +3,7 @@ import { useState } from "react";
 import { Dialog } from "../../components/Dialog";
 import { ErrorBox } from "../../components/ErrorBox";
 import { Loading } from "../../components/Loading";
+import { TableFrame } from "../../components/TableFrame";
 import { toast } from "../../components/Toaster";
 import { ApiError } from "../../lib/api";
 import { count, counted, money } from "../../lib/format";
@@ -143,7 +144,7 @@ function Selected({ selection }: { selection: Model<"PlanSelection"> }) {
           </Text>
         )}
       </Box>
-      <Table.ScrollArea maxH="260px" tabIndex={0} borderWidth="1px" borderRadius="md">
+      <TableFrame name="Customers of what you approve" maxH="260px">
         <Table.Root size="sm" stickyHeader>
           <Table.Header>
             <Table.Row>
@@ -170,7 +171,7 @@ function Selected({ selection }: { selection: Model<"PlanSelection"> }) {
             ))}
           </Table.Body>
         </Table.Root>
-      </Table.ScrollArea>
+      </TableFrame>
     </Stack>
   );
 }

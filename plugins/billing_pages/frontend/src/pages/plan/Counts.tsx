@@ -1,4 +1,5 @@
 import { Box, Flex, HStack, SimpleGrid, Text } from "@chakra-ui/react";
+import type { ReactNode } from "react";
 import { Help } from "../../components/Help";
 import { TextLink } from "../../components/TextLink";
 import { count, counted, money } from "../../lib/format";
@@ -29,7 +30,7 @@ export function Counts({ plan }: { plan: PlanDetail }) {
         );
       })}
       <Figure name="keep" help="Additions of these customers that already stand in ConnectWise as they should: nothing is written." color="gray" value={count(plan.kept)} />
-      <Figure name="held" help="Lines that are not in this plan because something must be cured first." color="orange" value={plan.held.length === 0 ? "none" : plan.held.map((sum) => money(sum.amount, sum.currency)).join(" + ")}>
+      <Figure name="held" help="Lines that are not in this plan because something must be cured first." color="orange" value={plan.held.length === 0 ? "none" : plan.held.map((sum) => <div key={sum.currency}>{money(sum.amount, sum.currency)}</div>)}>
         {plan.held.length > 0 && (
           <TextLink to={linesLink({ periods, outcomes: ["held"] })}>{counted(plan.held.reduce((sum, each) => sum + each.lines, 0), "line")}</TextLink>
         )}
@@ -39,16 +40,16 @@ export function Counts({ plan }: { plan: PlanDetail }) {
   );
 }
 
-function Figure({ name, help, color, value, children }: { name: string; help: string; color: string; value: string; children?: React.ReactNode }) {
+function Figure({ name, help, color, value, children }: { name: string; help: string; color: string; value: ReactNode; children?: ReactNode }) {
   return (
     <Box borderWidth="1px" borderTopWidth="3px" borderTopColor={`${color}.solid`} borderRadius="md" px="3" py="2" minW="0">
       <HStack gap="1" fontSize="sm" color="fg.muted">
         {name}
         <Help label={`What “${name}” means`}>{help}</Help>
       </HStack>
-      <Text fontSize="lg" fontWeight="semibold" fontVariantNumeric="tabular-nums">
+      <Box fontSize="lg" fontWeight="semibold" fontVariantNumeric="tabular-nums" lineHeight="short">
         {value}
-      </Text>
+      </Box>
       <Box fontSize="xs" color="fg.muted" fontVariantNumeric="tabular-nums">
         {children}
       </Box>

@@ -4,6 +4,7 @@ import type { ReactNode } from "react";
 import { Empty } from "../../components/Empty";
 import { ErrorBox } from "../../components/ErrorBox";
 import { Loading } from "../../components/Loading";
+import { TableFrame } from "../../components/TableFrame";
 import { TextLink } from "../../components/TextLink";
 import { get } from "../../lib/api";
 import { count, counted, date, money, price, quantity } from "../../lib/format";
@@ -61,7 +62,7 @@ export function Items({ planId, address, onChange, leftOut, onLeave, canChoose, 
         <Empty title="No such items" detail={q || action || state || address.company ? "No item fits to these filters." : "The plan has nothing to write: ConnectWise stands as it should."} />
       ) : (
         <>
-          <Table.ScrollArea tabIndex={0} borderWidth="1px" borderRadius="md">
+          <TableFrame name="Items of the plan">
             <Table.Root size="sm" opacity={items.isPlaceholderData ? 0.6 : 1}>
               <Table.Header>
                 <Table.Row>
@@ -98,7 +99,7 @@ export function Items({ planId, address, onChange, leftOut, onLeave, canChoose, 
                 ))}
               </Table.Body>
             </Table.Root>
-          </Table.ScrollArea>
+          </TableFrame>
           {pages > 1 && (
             <HStack mt="2" justify="end">
               <Text fontSize="xs" color="fg.muted">
@@ -176,16 +177,23 @@ function ItemRow({ item, isOut, onLeave }: { item: Item; isOut: boolean; onLeave
         </Text>
       </Table.Cell>
       <Table.Cell maxW="24rem">
-        <Text>{item.product ?? "–"}</Text>
+        <Text>
+          {item.product ?? "–"}
+          <Text as="span" fontSize="xs" color="fg.muted">
+            {item.connectwise_addition_id !== null && ` · Addition ${item.connectwise_addition_id}`}
+            {item.line_ids.length > 0 && (
+              <>
+                {" · "}
+                <TextLink to={linesLink({ line_ids: item.line_ids })}>{counted(item.line_ids.length, "line")}</TextLink>
+              </>
+            )}
+          </Text>
+        </Text>
         {item.description && (
           <Text fontSize="xs" color="fg.muted" lineClamp={2} title={item.description}>
             {item.description}
           </Text>
         )}
-        <Text fontSize="xs" color="fg.muted">
-          {item.line_ids.length > 0 && <TextLink to={linesLink({ line_ids: item.line_ids })}>{counted(item.line_ids.length, "line")}</TextLink>}
-          {item.connectwise_addition_id !== null && ` · Addition ${item.connectwise_addition_id}`}
-        </Text>
       </Table.Cell>
       <Table.Cell textAlign="end" fontVariantNumeric="tabular-nums" whiteSpace="nowrap">
         <Changed before={isUpdate ? item.quantity_before : null} after={item.quantity} format={quantity} />

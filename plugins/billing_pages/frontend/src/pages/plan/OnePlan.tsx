@@ -15,6 +15,7 @@ import { ApiError, apiUrl } from "../../lib/api";
 import { count, counted, DateTime, money, period as periodName } from "../../lib/format";
 import { airflowRun, logsLink } from "../../lib/links";
 import { type ActiveRun, useActiveRuns, useDag } from "../../lib/runs";
+import { useMe } from "../../lib/session";
 import type { Model } from "../../models";
 import { LiveRun } from "../dashboard/ActiveRuns";
 import { LetPassDialog } from "../dashboard/ParkedBounds";
@@ -50,6 +51,7 @@ export function OnePlan({ planId }: { planId: number }) {
   const setup = useSetup();
   const { leftOut, leave, clear, size } = useLeftOut();
   const client = useQueryClient();
+  const { may } = useMe();
   const title = `Plan ${planId}`;
 
   if (plan.isPending) return <Page title={title}><Loading what="plan" /></Page>;
@@ -68,7 +70,7 @@ export function OnePlan({ planId }: { planId: number }) {
 
   const { summary } = plan.data;
   const runs = (active.data ?? []).filter((run) => isOf(plan.data, run));
-  const canChoose = summary.state === "proposed" && !summary.is_dry_run;
+  const canChoose = summary.state === "proposed" && !summary.is_dry_run && may("approve");
   const showItems = (filter: Partial<typeof ADDRESS>) => change({ tab: "items", q: "", company: "", action: "", state: "", page: "1", ...filter });
   const refresh = () => {
     for (const key of ["plan", "plan-items", "plans"]) void client.invalidateQueries({ queryKey: [key] });
@@ -259,7 +261,7 @@ function Notices({ plan, onAgain }: { plan: PlanDetail; onAgain: () => void }) {
           action={again}
         />
       )}
-      {letting && <LetPassDialog bound={letting} onClose={() => setLetting(null)} />}
+      {letting && <LetPassDialog bounds={[letting]} onClose={() => setLetting(null)} />}
     </>
   );
 }

@@ -1,6 +1,7 @@
 import { Box, Button, Checkbox, Flex, Input, Table, Text } from "@chakra-ui/react";
 import { useState } from "react";
 import { Empty } from "../../components/Empty";
+import { TableFrame } from "../../components/TableFrame";
 import { toastError } from "../../components/Toaster";
 import { count, counted, money } from "../../lib/format";
 import type { Model } from "../../models";
@@ -23,7 +24,10 @@ export function PlanCustomers({ planId, customers, q, onSearch, onOpen, leftOut,
 }) {
   const [shown, setShown] = useState(AT_ONCE);
   const [busy, setBusy] = useState<number | null>(null);
-  const found = customers.filter((customer) => customer.company_name.toLowerCase().includes(q.toLowerCase()));
+  const changes = (customer: Customer) => customer.creates + customer.updates + customer.agreements > 0;
+  const found = customers
+    .filter((customer) => customer.company_name.toLowerCase().includes(q.toLowerCase()))
+    .sort((a, b) => Number(changes(b)) - Number(changes(a)));
 
   const leave = async (companyId: number, isOut: boolean) => {
     setBusy(companyId);
@@ -47,7 +51,7 @@ export function PlanCustomers({ planId, customers, q, onSearch, onOpen, leftOut,
       {found.length === 0 ? (
         <Empty title="No customer" detail={q ? "No name fits." : "The plan changes nothing for any customer."} />
       ) : (
-        <Table.ScrollArea tabIndex={0} borderWidth="1px" borderRadius="md">
+        <TableFrame name="Customers of the plan">
           <Table.Root size="sm">
             <Table.Header>
               <Table.Row>
@@ -78,7 +82,8 @@ export function PlanCustomers({ planId, customers, q, onSearch, onOpen, leftOut,
                 const isOut = out > 0 && out >= all;
                 return (
                   <Table.Row key={`${customer.company_id}-${customer.currency}`} opacity={isOut ? 0.55 : 1}>
-                    {canChoose && (
+                    {canChoose && !changes(customer) && <Table.Cell />}
+                    {canChoose && changes(customer) && (
                       <Table.Cell>
                         <Checkbox.Root size="sm" checked={isOut ? false : out > 0 ? "indeterminate" : true} disabled={busy === customer.company_id} onCheckedChange={(change) => leave(customer.company_id, change.checked !== true)}>
                           <Checkbox.HiddenInput aria-label={`Deliver to ${customer.company_name}`} />
@@ -87,7 +92,7 @@ export function PlanCustomers({ planId, customers, q, onSearch, onOpen, leftOut,
                       </Table.Cell>
                     )}
                     <Table.Cell as="th" scope="row" textAlign="start" fontWeight="medium">
-                      <Button variant="plain" size="xs" px="0" h="auto" color="brand.fg" textDecoration="underline" textDecorationColor="border.emphasized" whiteSpace="normal" textAlign="start" onClick={() => onOpen(customer.company_id)}>
+                      <Button variant="plain" px="0" h="auto" minH="0" color="brand.fg" textDecoration="underline" textDecorationColor="border.emphasized" whiteSpace="normal" textAlign="start" onClick={() => onOpen(customer.company_id)}>
                         {customer.company_name}
                       </Button>
                     </Table.Cell>
@@ -97,7 +102,7 @@ export function PlanCustomers({ planId, customers, q, onSearch, onOpen, leftOut,
                       </Table.Cell>
                     ))}
                     <Table.Cell textAlign="end" fontVariantNumeric="tabular-nums" whiteSpace="nowrap" fontWeight="medium">
-                      {money(customer.amount, customer.currency)}
+                      {changes(customer) ? money(customer.amount, customer.currency) : "–"}
                     </Table.Cell>
                     <Table.Cell textAlign="end" fontVariantNumeric="tabular-nums" whiteSpace="nowrap" color={customer.held_lines === 0 ? "fg.muted" : "orange.fg"}>
                       {customer.held_lines === 0 ? "–" : `${money(customer.held_amount, customer.currency)} (${counted(customer.held_lines, "line")})`}
@@ -107,7 +112,7 @@ export function PlanCustomers({ planId, customers, q, onSearch, onOpen, leftOut,
               })}
             </Table.Body>
           </Table.Root>
-        </Table.ScrollArea>
+        </TableFrame>
       )}
       {found.length > shown && (
         <Button size="xs" variant="ghost" mt="2" onClick={() => setShown(found.length)}>

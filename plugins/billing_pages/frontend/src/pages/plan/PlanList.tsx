@@ -6,6 +6,7 @@ import { ErrorBox } from "../../components/ErrorBox";
 import { GuardedButton } from "../../components/GuardedButton";
 import { Loading } from "../../components/Loading";
 import { Page } from "../../components/Page";
+import { TableFrame } from "../../components/TableFrame";
 import { TextLink } from "../../components/TextLink";
 import { count, counted, DateTime, money, period as periodName } from "../../lib/format";
 import { planLink } from "../../lib/links";
@@ -95,7 +96,7 @@ const sums = (plan: Summary) => plan.money.map((sum) => money(sum.amount, sum.cu
 
 function AllPlans({ plans }: { plans: Summary[] }) {
   return (
-    <Table.ScrollArea tabIndex={0} borderWidth="1px" borderRadius="md">
+    <TableFrame name="All plans">
       <Table.Root size="sm" interactive>
         <Table.Header>
           <Table.Row>
@@ -138,6 +139,6 @@ function AllPlans({ plans }: { plans: Summary[] }) {
           ))}
         </Table.Body>
       </Table.Root>
-    </Table.ScrollArea>
+    </TableFrame>
   );
 }

@@ -3,6 +3,7 @@ import { Empty } from "../../components/Empty";
 import { ErrorBox } from "../../components/ErrorBox";
 import { Help } from "../../components/Help";
 import { Loading } from "../../components/Loading";
+import { TableFrame } from "../../components/TableFrame";
 import { ApiError } from "../../lib/api";
 import { count, counted, DateTime, money } from "../../lib/format";
 import type { Model } from "../../models";
@@ -97,7 +98,7 @@ export function Difference({ invoice, isLarge = false }: { invoice: Pick<Invoice
 function ProofTable({ caption, rows }: { caption: string; rows: Invoice[] | Total[] }) {
   const isTotal = rows.some((row) => !isInvoice(row));
   return (
-    <Table.ScrollArea tabIndex={0} borderWidth="1px" borderRadius="md">
+    <TableFrame name={caption}>
       <Table.Root size="sm">
         <Table.Caption className="sr-only">{caption}</Table.Caption>
         <Table.Header>
@@ -147,6 +148,6 @@ function ProofTable({ caption, rows }: { caption: string; rows: Invoice[] | Tota
           ))}
         </Table.Body>
       </Table.Root>
-    </Table.ScrollArea>
+    </TableFrame>
   );
 }
