@@ -50,7 +50,7 @@ export function EntryDrawer(props: Props) {
             </Button>
           </HStack>
         )}
-        {kind.kind === "offers" && frequency === "" && row.frequencies.length > 0 && (
+        {kind.kind === "offers" && frequency === "" && row.frequencies.length > 1 && (
           <HStack justify="space-between" borderWidth="1px" borderRadius="md" p={3}>
             <Text fontSize="sm">Billed as: {row.frequencies.join(", ")}. One of them as another product?</Text>
             <Button size="xs" variant="outline" flexShrink={0} onClick={props.onFrequencies}>

@@ -14,10 +14,16 @@ const shown = (value: unknown): string => {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 };
 
+/** As these pages say it: an entry that nobody decided is undecided, whatever stands in its column. */
+function told(row: Record<string, unknown> | null): Record<string, unknown> {
+  if (row === null) return {};
+  return "decided_by" in row && "state" in row && row.decided_by === null ? { ...row, state: "undecided" } : row;
+}
+
 /** The fields that a change changed, with their values before and after. */
 export function differences(change: Change): { field: string; before: string; after: string }[] {
-  const before = change.before ?? {};
-  const after = change.after ?? {};
+  const before = told(change.before);
+  const after = told(change.after);
   return [...new Set([...Object.keys(before), ...Object.keys(after)])]
     .filter((field) => !HIDDEN.has(field) && JSON.stringify(before[field]) !== JSON.stringify(after[field]))
     .map((field) => ({ field, before: shown(before[field]), after: shown(after[field]) }));

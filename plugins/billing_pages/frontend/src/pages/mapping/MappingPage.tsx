@@ -35,7 +35,7 @@ export function MappingPage({ kind }: { kind: Kind }) {
   const [state, change] = useAddress(DEFAULTS);
   const refusal = useWhyNot("edit") ?? undefined;
   const queries = useQueryClient();
-  const { decide, isDeciding, unstored, forgetUnstored } = useDecide(kind);
+  const { decide, decideNow, isDeciding, unstored, forgetUnstored } = useDecide(kind);
   const [selected, setSelected] = useState<MappingRow[]>([]);
   const [doing, setDoing] = useState<Doing>(null);
   const [frequenciesOf, setFrequenciesOf] = useState<MappingRow | null>(null);
@@ -52,7 +52,7 @@ export function MappingPage({ kind }: { kind: Kind }) {
 
   // The columns stay the same while what they call changes.
   const take = useRef<(row: MappingRow, suggestion: Suggestion) => void>(() => {});
-  take.current = (row, suggestion) => void decide([decisionOf(row, "approved", { target_id: suggestion.target_id })]);
+  take.current = (row, suggestion) => decideNow([decisionOf(row, "approved", { target_id: suggestion.target_id })]);
   const columns = useMemo(
     () => columnsOf(kind, { onTake: (row, suggestion) => take.current(row, suggestion), refusal }),
     [kind, refusal],
@@ -194,7 +194,7 @@ export function MappingPage({ kind }: { kind: Kind }) {
           row={entry.data}
           refusal={refusal}
           isSaving={isDeciding}
-          onDecide={(decision) => void decide([decision])}
+          onDecide={(decision) => decideNow([decision])}
           onCompanies={() => change({ companies: entry.data?.source_id ?? "" })}
           onFrequencies={() => setFrequenciesOf(entry.data ?? null)}
           onClose={() => change({ entry: "" })}
@@ -265,7 +265,7 @@ export function MappingPage({ kind }: { kind: Kind }) {
           kind={kind}
           unstored={unstored}
           isDeciding={isDeciding}
-          onDecide={(items) => void decide(items)}
+          onDecide={(items) => decideNow(items)}
           onClose={forgetUnstored}
         />
       )}

@@ -132,113 +132,118 @@ export function SelectorsDrawer({ organizationId, refusal, onClose, onReleased }
         </>
       }
     >
-              {stored.isPending && <Skeleton height="200px" />}
+      {stored.isPending && <Skeleton height="200px" />}
       {stored.isError && <ErrorBox error={stored.error} what="The selectors could not be read" onRetry={() => void stored.refetch()} />}
-              {current && (
-                <Stack gap={4}>
-                  <Alert.Root status="info">
-                    <Alert.Indicator />
-                    <Alert.Content>
-                      <Alert.Title>
-                        {Object.keys(assigned).length === 0
-                          ? "No selectors: all lines go to the organization's own company"
-                          : `${counted(Object.keys(assigned).length, "selector")}, ${counted(companies.length, "company", "companies")}`}
-                      </Alert.Title>
-                      <Alert.Description>
-                        Once something is assigned here, these selectors alone decide. A line that no selector claims is held,
-                        and so is one that selectors claim for several companies. Selectors that name the same company agree.
-                      </Alert.Description>
-                    </Alert.Content>
-                  </Alert.Root>
-                  {others && (
-                    <Conflict
-                      mine={assigned}
-                      theirs={others}
-                      isSaving={save.isPending}
-                      onTheirs={() => {
-                        queries.setQueryData(queryKey, others);
-                        setDraft(null);
-                        setOthers(null);
-                      }}
-                      onMine={() => save.mutate(others.fingerprint)}
-                    />
-                  )}
-                  <HStack wrap="wrap" justify="space-between">
-                    <SegmentGroup.Root
-                      size="sm"
-                      value={shownKind}
-                      onValueChange={({ value }) => setKind(value as SelectorKind)}
-                      aria-label="What is assigned"
-                    >
-                      <SegmentGroup.Indicator />
-                      {KINDS.map(({ value, label }) => (
-                        <SegmentGroup.Item key={value} value={value}>
-                          <SegmentGroup.ItemText>
-                            {label} ({sources.filter((one) => one.kind === value).length})
-                          </SegmentGroup.ItemText>
-                          <SegmentGroup.ItemHiddenInput />
-                        </SegmentGroup.Item>
-                      ))}
-                    </SegmentGroup.Root>
-                    <Input
-                      size="sm"
-                      maxW="220px"
-                      type="search"
-                      placeholder="Search"
-                      aria-label={`Search ${shownKind}s`}
-                      value={search}
-                      onChange={(event) => setSearch(event.target.value)}
-                    />
-                  </HStack>
-                  {found.length === 0 ? (
-                    <Text color="fg.muted" fontSize="sm">
-                      {search ? `No ${shownKind} is called “${search}”.` : `The organization has no ${shownKind} on its invoices.`}
-                    </Text>
-                  ) : (
-                    <Table.Root size="sm" variant="line">
-                      <Table.Header>
-                        <Table.Row>
-                          <Table.ColumnHeader>{KINDS.find((one) => one.value === shownKind)?.label.slice(0, -1)}</Table.ColumnHeader>
-                          <Table.ColumnHeader>Open money</Table.ColumnHeader>
-                          <Table.ColumnHeader width="45%">Company</Table.ColumnHeader>
-                        </Table.Row>
-                      </Table.Header>
-                      <Table.Body>
-                        {found.slice(0, SHOWN_AT_ONCE).map((source) => (
-                          <Table.Row key={keyOf(source)} bg="transparent">
-                            <Table.ColumnHeader scope="row" fontWeight="normal">
-                              <Text>{source.name ?? source.source_id}</Text>
-                              {source.name && (
-                                <Text fontSize="xs" color="fg.muted">
-                                  {source.source_id}
-                                </Text>
-                              )}
-                            </Table.ColumnHeader>
-                            <Table.Cell fontSize="sm">{source.money.length > 0 ? moneyList(source.money) : "–"}</Table.Cell>
-                            <Table.Cell>
-                              <TargetPicker
-                                // Other stored selectors begin anew.
-                                key={current.fingerprint}
-                                kind="companies"
-                                name={`Company of ${source.name ?? source.source_id}`}
-                                value={assigned[keyOf(source)]?.company ?? null}
-                                onChange={(company) => assign(source, company)}
-                                isDisabled={refusal !== undefined}
-                                placeholder="Not assigned"
-                              />
-                            </Table.Cell>
-                          </Table.Row>
-                        ))}
-                      </Table.Body>
-                    </Table.Root>
-                  )}
-                  {found.length > SHOWN_AT_ONCE && (
-                    <Text fontSize="sm" color="fg.muted">
-                      The first {SHOWN_AT_ONCE} of {found.length}. Search to see others.
-                    </Text>
-                  )}
-                </Stack>
-              )}
+      {current && (
+        <Stack gap={4}>
+          <Alert.Root status="info">
+            <Alert.Indicator />
+            <Alert.Content>
+              <Alert.Title>
+                {Object.keys(assigned).length === 0
+                  ? "No selectors: all lines go to the organization's own company"
+                  : `${counted(Object.keys(assigned).length, "selector")}, ${counted(companies.length, "company", "companies")}`}
+              </Alert.Title>
+              <Alert.Description>
+                Once something is assigned here, these selectors alone decide. A line that no selector claims is held,
+                and so is one that selectors claim for several companies. Selectors that name the same company agree. The
+                organization itself must be approved all the same.
+              </Alert.Description>
+            </Alert.Content>
+          </Alert.Root>
+          {others && (
+            <Conflict
+              mine={assigned}
+              nameOf={(key) => {
+                const source = sources.find((one) => keyOf(one) === key);
+                return source?.name ? `${source.kind} ${source.name}` : key.replace("/", " ");
+              }}
+              theirs={others}
+              isSaving={save.isPending}
+              onTheirs={() => {
+                queries.setQueryData(queryKey, others);
+                setDraft(null);
+                setOthers(null);
+              }}
+              onMine={() => save.mutate(others.fingerprint)}
+            />
+          )}
+          <HStack wrap="wrap" justify="space-between">
+            <SegmentGroup.Root
+              size="sm"
+              value={shownKind}
+              onValueChange={({ value }) => setKind(value as SelectorKind)}
+              aria-label="What is assigned"
+            >
+              <SegmentGroup.Indicator />
+              {KINDS.map(({ value, label }) => (
+                <SegmentGroup.Item key={value} value={value}>
+                  <SegmentGroup.ItemText>
+                    {label} ({sources.filter((one) => one.kind === value).length})
+                  </SegmentGroup.ItemText>
+                  <SegmentGroup.ItemHiddenInput />
+                </SegmentGroup.Item>
+              ))}
+            </SegmentGroup.Root>
+            <Input
+              size="sm"
+              maxW="220px"
+              type="search"
+              placeholder="Search"
+              aria-label={`Search ${shownKind}s`}
+              value={search}
+              onChange={(event) => setSearch(event.target.value)}
+            />
+          </HStack>
+          {found.length === 0 ? (
+            <Text color="fg.muted" fontSize="sm">
+              {search ? `No ${shownKind} is called “${search}”.` : `The organization has no ${shownKind} on its invoices.`}
+            </Text>
+          ) : (
+            <Table.Root size="sm" variant="line">
+              <Table.Header>
+                <Table.Row>
+                  <Table.ColumnHeader>{KINDS.find((one) => one.value === shownKind)?.label.slice(0, -1)}</Table.ColumnHeader>
+                  <Table.ColumnHeader>Its lines</Table.ColumnHeader>
+                  <Table.ColumnHeader width="45%">Company</Table.ColumnHeader>
+                </Table.Row>
+              </Table.Header>
+              <Table.Body>
+                {found.slice(0, SHOWN_AT_ONCE).map((source) => (
+                  <Table.Row key={keyOf(source)} bg="transparent">
+                    <Table.ColumnHeader scope="row" fontWeight="normal">
+                      <Text>{source.name ?? source.source_id}</Text>
+                      {source.name && (
+                        <Text fontSize="xs" color="fg.muted">
+                          {source.source_id}
+                        </Text>
+                      )}
+                    </Table.ColumnHeader>
+                    <Table.Cell fontSize="sm">{source.money.length > 0 ? moneyList(source.money) : "–"}</Table.Cell>
+                    <Table.Cell>
+                      <TargetPicker
+                        // Other stored selectors begin anew.
+                        key={current.fingerprint}
+                        kind="companies"
+                        name={`Company of ${source.name ?? source.source_id}`}
+                        value={assigned[keyOf(source)]?.company ?? null}
+                        onChange={(company) => assign(source, company)}
+                        isDisabled={refusal !== undefined}
+                        placeholder="Not assigned"
+                      />
+                    </Table.Cell>
+                  </Table.Row>
+                ))}
+              </Table.Body>
+            </Table.Root>
+          )}
+          {found.length > SHOWN_AT_ONCE && (
+            <Text fontSize="sm" color="fg.muted">
+              The first {SHOWN_AT_ONCE} of {found.length}. Search to see others.
+            </Text>
+          )}
+        </Stack>
+      )}
     </Drawer>
   );
 }
@@ -251,7 +256,14 @@ function isSame(one: Draft, other: Draft): boolean {
 }
 
 /** Somebody else stored selectors meanwhile: theirs beside mine, to choose from. */
-function Conflict(props: { mine: Draft; theirs: Selectors; isSaving: boolean; onTheirs: () => void; onMine: () => void }) {
+function Conflict(props: {
+  mine: Draft;
+  theirs: Selectors;
+  nameOf: (key: string) => string;
+  isSaving: boolean;
+  onTheirs: () => void;
+  onMine: () => void;
+}) {
   const theirs = draftOf(props.theirs);
   const differing = [...new Set([...Object.keys(props.mine), ...Object.keys(theirs)])].filter(
     (key) => props.mine[key]?.company.id !== theirs[key]?.company.id,
@@ -273,7 +285,7 @@ function Conflict(props: { mine: Draft; theirs: Selectors; isSaving: boolean; on
             <Table.Body>
               {differing.map((key) => (
                 <Table.Row key={key} bg="transparent">
-                  <Table.Cell>{key}</Table.Cell>
+                  <Table.Cell>{props.nameOf(key)}</Table.Cell>
                   <Table.Cell>{theirs[key]?.company.name ?? "not assigned"}</Table.Cell>
                   <Table.Cell>{props.mine[key]?.company.name ?? "not assigned"}</Table.Cell>
                 </Table.Row>

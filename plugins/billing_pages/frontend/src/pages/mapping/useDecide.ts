@@ -40,7 +40,9 @@ export function useDecide(kind: Kind) {
     },
   });
   return {
+    /** Fails when nothing could be stored (a toast says so); decideNow does not. */
     decide: mutation.mutateAsync,
+    decideNow: (items: MappingDecision[]) => mutation.mutate(items),
     isDeciding: mutation.isPending,
     unstored,
     forgetUnstored: () => setUnstored([]),

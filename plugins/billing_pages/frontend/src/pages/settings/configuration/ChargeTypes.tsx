@@ -77,7 +77,9 @@ export function ChargeTypes({ refusal }: { refusal?: string }) {
                   </>
                 )}
                 <Table.Cell>
-                  {one.lines_with_older_rules > 0 ? (
+                  {one.version === 0 ? (
+                    counted(one.lines_with_older_rules, "line")
+                  ) : one.lines_with_older_rules > 0 ? (
                     <TextLink to={linesLink({ charge_types: [one.charge_type], outcomes: OPEN })}>
                       {counted(one.lines_with_older_rules, "line")}: apply rules again
                     </TextLink>
