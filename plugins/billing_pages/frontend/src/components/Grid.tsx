@@ -175,6 +175,9 @@ export function Grid<Row>(props: GridProps<Row>) {
     } catch (problem) {
       toastError(problem, "The change was not stored");
     }
+    requestAnimationFrame(() => {
+      if (document.activeElement === document.body) holder.current?.querySelector<HTMLElement>(".tabulator-tableholder")?.focus();
+    });
   }, []);
 
   const startEdit = useCallback((cell: CellComponent | undefined, typed?: string) => {
@@ -640,7 +643,14 @@ function nameParts(body: HTMLElement, name: string): void {
   body.setAttribute("aria-label", name);
   body.setAttribute("aria-multiselectable", "true");
   body.removeAttribute("aria-owns");
-  for (const group of body.querySelectorAll('[role="columngroup"]')) group.setAttribute("role", "presentation");
+  for (const group of body.querySelectorAll('[role="columngroup"]')) {
+    group.setAttribute("role", "presentation");
+    group.removeAttribute("aria-title");
+    group.removeAttribute("aria-sort");
+  }
+  // the rows' group is what takes the focus
+  body.querySelector(".tabulator-tableholder")?.setAttribute("role", "rowgroup");
+  body.querySelector(".tabulator-table")?.setAttribute("role", "presentation");
   const overlay = body.querySelector(".tabulator-range-overlay");
   overlay?.setAttribute("aria-hidden", "true");
   const head = body.querySelector(".tabulator-header");
@@ -666,7 +676,7 @@ function toggled<Row>(before: Map<string, Row>, wrapped: Wrapped<Row>): Map<stri
 
 function showAgain<Row>(table: Tabulator | null, rows: Row[], rowId: (row: Row) => string | number): void {
   for (const row of rows) {
-    const component = table?.getRow(String(rowId(row)));
+    const component = table?.getRows().find((one) => (one.getData() as Wrapped<Row>).id === String(rowId(row)));
     if (!component) continue;
     Object.assign(component.getData(), { row });
     component.reformat();
@@ -733,7 +743,10 @@ function keepRange(table: Tabulator): (() => void) | null {
   const id = (cell.getData() as Wrapped<unknown>).id;
   const field = cell.getField();
   return () => {
-    const found = (table.getRow(id) || null)?.getCell(field);
+    const found = table
+      .getRows()
+      .find((row) => (row.getData() as Wrapped<unknown>).id === id)
+      ?.getCell(field);
     const range = table.getRanges()[0] as unknown as { setBounds(start: CellComponent, end: CellComponent): void } | undefined;
     if (found && range) range.setBounds(found, found);
   };

@@ -147,6 +147,11 @@ export default function Invoices() {
     [store, refresh],
   );
 
+  const afterBulk = useCallback(() => {
+    grid.current?.clearSelection();
+    refresh();
+  }, [refresh]);
+
   const planAgain = async () => {
     try {
       const conf = filter.periods?.length ? { billing_periods: filter.periods } : {};
@@ -266,7 +271,7 @@ export default function Invoices() {
           }}
         />
       )}
-      {bulk && <BulkDialog filter={filter} chosen={selected} total={total} action={bulk} onClose={() => setBulk(null)} onDone={refresh} />}
+      {bulk && <BulkDialog filter={filter} chosen={selected} total={total} action={bulk} onClose={() => setBulk(null)} onDone={afterBulk} />}
       {Number.isInteger(openLine) && !excluding && (
         <WhyDrawer lineId={openLine} mayEdit={may("edit")} onClose={() => change({ line: "" })} onChange={changeLine} onExclude={setExcluding} />
       )}
