@@ -47,7 +47,7 @@ STEPS: dict[str, tuple[str, ...]] = {
 }
 WITHOUT_RUN = ("staging/prune_extracts.sql",)
 MIGRATIONS = [f"migrations/{file.name}" for file in sorted((SQL_DIR / "migrations").glob("*.sql"))]
-VIEWS = ["reporting/views.sql", "reporting/why.sql"]
+VIEWS = ["reporting/views.sql", "reporting/why.sql", "roles/web.sql"]
 
 
 def psql_program(postgres: Postgres) -> str:
