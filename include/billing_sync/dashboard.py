@@ -466,7 +466,15 @@ def _first_run(connection: Connection) -> Row:
         """
         select
             exists (select from delivery.plan where state = 'applied'),
-            (select max(plan_id) from delivery.plan where state = 'proposed' and not is_dry_run),
+            (
+                select max(plan.plan_id) from delivery.plan as plan
+                where
+                    plan.state = 'proposed' and not plan.is_dry_run
+                    and (
+                        exists (select from delivery.plan_item as item where item.plan_id = plan.plan_id)
+                        or exists (select from delivery.plan_agreement as new where new.plan_id = plan.plan_id)
+                    )
+            ),
             exists (select from audit.run where kind in ('nightly', 'manual', 'backfill'))
         """
     ).fetchone()

@@ -100,7 +100,10 @@ class HeldFor:
 
 @dataclass(frozen=True)
 class Planned:
-    """The Addition in a plan: what was to be sent, and who approved it. amount: money that it newly delivers."""
+    """The Addition in a plan: what was to be sent, and who approved or rejected it.
+
+    amount: money that it newly delivers. is_left_out: by the person who approved the rest of the plan.
+    """
 
     plan_id: int
     run_id: int
@@ -110,10 +113,14 @@ class Planned:
     created_at: datetime
     approved_by: str | None
     approved_at: datetime | None
+    rejected_by: str | None
+    rejected_at: datetime | None
+    rejected_because: str | None
     parked_because: str | None
     plan_item_id: int
     action: str
     item_state: str
+    is_left_out: bool
     amount: Decimal
     payload: Row
     payload_before: Row | None
@@ -378,7 +385,11 @@ def addition_events(story: AdditionStory, of_line: int | None = None) -> list[Ev
         words += f" [{plan.plan_state}]" if plan.plan_state in ("superseded", "rejected", "proposed") else ""
         events.append(Event(plan.created_at, f"run {plan.run_id} ({plan.run_kind})", words))
         if plan.approved_at:
-            events.append(Event(plan.approved_at, str(plan.approved_by), f"plan {plan.plan_id} approved"))
+            without = " without it: the next run plans it again" if plan.is_left_out else ""
+            events.append(Event(plan.approved_at, str(plan.approved_by), f"plan {plan.plan_id} approved{without}"))
+        if plan.rejected_at:
+            words = f"plan {plan.plan_id} rejected: {plan.rejected_because}"
+            events.append(Event(plan.rejected_at, str(plan.rejected_by), words))
     events.extend(
         Event(attempt.attempted_at, f"worker {attempt.worker}", _attempt_words(attempt))
         for attempt in story.attempts

@@ -14,6 +14,7 @@ from dag_runs import administrator, invoiced_by_company, query, states
 
 from billing_sync.db import connect
 from billing_sync.plan import approve_plan
+from billing_sync.plan_review import run_of_dag
 from billing_sync.report import delivered_by_company
 
 if TYPE_CHECKING:
@@ -101,7 +102,10 @@ def test_without_automated_daily_sync_the_plan_waits_and_apply_plan_delivers_it(
 
     with connect(billing_db) as connection:
         approve_plan(connection, plan_id, "finance")
-    assert run_dag("apply_plan", plan_id=plan_id).state == "success"
+    applied = run_dag("apply_plan", plan_id=plan_id)
+    assert applied.state == "success"
+    with connect(billing_db) as connection:  # the tab of the DAG run
+        assert run_of_dag(connection, "apply_plan", applied.run_id)["run"]["run_id"] == run_id
     assert sandbox.writes()["received"] > 0
     assert query(billing_db, "select state from audit.run where run_id = %s", run_id) == [("succeeded",)]
     assert query(

@@ -18,6 +18,7 @@ from prepared import Prepared, prepare
 from billing_sync.db import run_sql_file
 from billing_sync.decide import MAKE_PLAN
 from billing_sync.plan import approve_automatically, begin_delivery, plan_of_run, say_awaiting_approval
+from billing_sync.why import line_events, why_line
 from local_stack.postgres import Postgres
 
 
@@ -176,6 +177,10 @@ def test_a_part_of_a_plan_is_approved_delivered_and_proven_and_the_rest_planned_
     of_dag = pages.get("dag-run", dag_id="apply_plan", dag_run_id="manual__7")
     assert (of_dag["run"]["run_id"], of_dag["plan"]["summary"]["plan_id"]) == (run_id, plan_id)
 
+    line_id = pipeline.value("select line_id from billing.invoice_line where subscription_id = 'sub-b'")
+    told = [f"{event.who} {event.what}" for event in line_events(why_line(pipeline.connection, line_id))]
+    assert f"ann plan {plan_id} approved without it: the next run plans it again" in told
+
     next_run, next_plan = pipeline.plan_night(OCT)
     assert [(one["subscription_id"], one["amount"]) for one in items_of(pages, next_plan)] == [("sub-b", "1.00")]
     approve(pages, next_plan)
@@ -201,6 +206,10 @@ def test_a_rejected_plan_is_never_delivered_and_the_next_run_makes_another(
     )
     assert trail == [("ann", "prices are wrong")]
     assert pages.get("logs", levels="WARNING", code="plan_rejected")["entries"][0]["run_id"] == run_id
+
+    line_id = pipeline.value("select line_id from billing.invoice_line where subscription_id = 'sub-b'")
+    told = [f"{event.who} {event.what}" for event in line_events(why_line(pipeline.connection, line_id))]
+    assert f"ann plan {plan_id} rejected: prices are wrong" in told
 
     status, message = pages.refused("POST", f"plans/{plan_id}/reject", {"reason": "again"})
     assert (status, message) == (409, f"ann has rejected plan {plan_id} already.")

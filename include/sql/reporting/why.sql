@@ -128,6 +128,9 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
                 'created_at', plan.created_at,
                 'approved_by', plan.approved_by,
                 'approved_at', plan.approved_at,
+                'rejected_by', plan.rejected_by,
+                'rejected_at', plan.rejected_at,
+                'rejected_because', plan.rejected_because,
                 'parked_because', (
                     select string_agg(bound.detail, '; ' order by bound.bound_key) from delivery.plan_bound as bound
                     where bound.plan_id = plan.plan_id
@@ -135,6 +138,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
                 'plan_item_id', item.plan_item_id,
                 'action', item.action,
                 'item_state', item.state,
+                'is_left_out', item.is_left_out,
                 'amount', item.amount,
                 'payload', item.payload,
                 'payload_before', item.payload_before,
