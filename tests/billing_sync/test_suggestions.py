@@ -251,3 +251,54 @@ def test_legal_forms_accents_and_order_do_not_tell_companies_apart(name: str, wo
 
 def test_products_keep_every_word() -> None:
     assert plain_words("Office Premium (Yearly) Co") == "co office premium yearly"
+
+
+def test_some_entries_only(empty: Pipeline) -> None:
+    first, second = organization(empty, "Alpha"), organization(empty, "Beta")
+    company(empty, 201, "Alpha")
+    assert [one.source_id for one in suggest(empty.connection, "organizations", source_ids=[first, "nobody"])] == [
+        first
+    ]
+    assert suggest(empty.connection, "organizations", source_ids=[]) == []
+    empty.connection.execute(
+        "update mapping.organization_mapping set decided_by = 'ann' where organization_id = %s", [second]
+    )
+    assert suggest(empty.connection, "organizations", source_ids=[second]) == []
+    assert len(suggest(empty.connection, "organizations", source_ids=[second], decided=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("companies", "best"),
+    [
+        ({201: {"name": "Alpha"}}, 201),
+        ({201: {"name": "Other", "tax_identifier": "LV40001234567"}}, 201),
+        ({201: {"name": "Alpha"}, 202: {"name": "Alphb"}}, 201),
+        ({201: {"name": "Alpha Ltd"}}, None),
+        ({201: {"name": "Alpha"}, 202: {"name": "Alpha GmbH"}}, None),
+        ({201: {"name": "Alpha"}, 202: {"name": "X", "tax_identifier": "LV40001234567"}}, None),
+        ({201: {"name": "Alpha", "status": "Inactive"}}, None),
+        ({}, None),
+    ],
+)
+def test_what_may_be_approved_together_with_others(
+    empty: Pipeline, companies: dict[int, dict[str, Any]], best: int | None
+) -> None:
+    key = organization(empty, "Alpha", vat_number="LV40001234567")
+    for number, values in companies.items():
+        company(empty, number, **values)
+    (found,) = suggest(empty.connection, "organizations", source_ids=[key])
+    assert (found.only_strong.target.target_id if found.only_strong else None) == best
+    assert all(0 < one.score <= 100 for one in found.candidates)
+    assert [one.score for one in found.candidates] == sorted((one.score for one in found.candidates), reverse=True)
+
+
+def test_a_company_that_another_organization_has_is_looked_at_twice(empty: Pipeline) -> None:
+    other, key = organization(empty, "Somebody"), organization(empty, "Alpha")
+    company(empty, 201, "Alpha")
+    empty.connection.execute(
+        "update mapping.organization_mapping set company_id = 201, state = 'approved', decided_by = 'ann'"
+        " where organization_id = %s",
+        [other],
+    )
+    (found,) = suggest(empty.connection, "organizations", source_ids=[key])
+    assert (found.only_strong, found.others_of(found.candidates[0].target)) == (None, ["Somebody"])
