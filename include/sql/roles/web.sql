@@ -35,7 +35,9 @@ begin
     revoke all on all tables in schema public, staging, mapping, billing, delivery, audit, reporting from billing_web;
     grant usage on schema staging, mapping, billing, delivery, audit, reporting to billing_web;
     grant select on all tables in schema staging, mapping, billing, delivery, audit, reporting to billing_web;
-    grant select on public.schema_migration to billing_web;
+    if to_regclass('public.schema_migration') is not null then  -- not where the files were run by psql
+        grant select on public.schema_migration to billing_web;
+    end if;
     execute format('grant temporary on database %I to billing_web', current_database());
 
     -- what people decide
