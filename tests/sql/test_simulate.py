@@ -321,8 +321,8 @@ def test_it_gives_what_a_real_run_with_that_configuration_gives(
     simulated: dict[str, dict[int, tuple[Any, ...]]] = {}
     decided = simulation_module._decide
 
-    def remembered(scratch: Any, periods: Any, name: str) -> None:
-        decided(scratch, periods, name)
+    def remembered(scratch: Any, periods: Any, name: str, say: Any) -> None:
+        decided(scratch, periods, name, say)
         columns = ", ".join(f"made.{column}" for column in DECIDED)
         rows = scratch.execute(
             f"""
