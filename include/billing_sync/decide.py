@@ -257,6 +257,7 @@ def _decide_review(connection: Connection, run_id: int, *, lock_wait: str) -> Re
                 run_sql_file(connection, step, run_id)
             with working_for(connection, run_id):
                 connection.execute(_JUDGE)
+                connection.execute(_DATE)
                 decided, *sums = _compared(connection)
                 finish_run(connection, run_id)
             _say_released(connection, run_id, decided, *sums)
@@ -331,6 +332,12 @@ _JUDGE: Final = """
             else judged.outcome_before = 'held' and known.outcome = 'deliver'
                 and exists (select from billing.held_reason as reason where reason.line_id = known.line_id)
         end
+"""
+
+# now() is when the transaction began; a change made within it is younger, and "why" would tell the line without it.
+_DATE: Final = """
+    update billing.line_decision set decided_at = clock_timestamp()
+    where run_id = audit.current_run_id() and line_id in (select line_id from remembered_decision)
 """
 
 _COMPARE: Final = """

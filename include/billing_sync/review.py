@@ -267,7 +267,9 @@ def read_totals(connection: Connection, wanted: LineFilter) -> Row:
                         ) as summed
                     ) as outcomes,
                     (
-                        select coalesce(jsonb_agg(summed order by summed.lines desc, summed.code, summed.currency), '[]')
+                        select coalesce(
+                            jsonb_agg(summed order by summed.lines desc, summed.code, summed.currency), '[]'
+                        )
                         from (
                             select reason.reason_code as code, code.title, coalesce(found.currency, '') as currency,
                                 coalesce(sum(found.total_price), 0)::text as amount, count(*) as lines

@@ -73,6 +73,22 @@ cross join lateral (
 where line.revision > 1;
 analyze correction_line;
 
+-- Invoices that a delivered line vanished from: what vanished is not taken back yet.
+create temporary table shortened_invoice on commit drop as
+select distinct removed.invoice_id
+from (
+    select distinct line.invoice_id from scope_line join billing.invoice_line as line using (line_id)
+) as wanted
+join billing.invoice_line as removed using (invoice_id)
+where
+    removed.content_hash = 'removed' and removed.total_price <> 0
+    and not exists (
+        select from delivery.addition_line as carried
+        join delivery.addition as ledger using (delivery_key)
+        where carried.line_id = removed.line_id and ledger.state = 'delivered'
+    );
+analyze shortened_invoice;
+
 create temporary table found_reason on commit drop as
 with setting as (
     select
@@ -83,7 +99,68 @@ with setting as (
 select
     line.line_id,
     reason.reason_code,
-    coalesce(reason.detail, '') as detail
+    -- Made for the reasons that apply only.
+    coalesce(case reason.reason_code
+        when 'invoice_does_not_add_up' then case
+            when invoice.problem is not null then format('the header of invoice %s: %s', invoice.invoice_number, invoice.problem)
+            else (
+                select
+                    format('invoice %s says %s, its rows give %s', invoice.invoice_number,
+                        coalesce(invoice.total_amount::text, 'nothing readable'), coalesce(sum(sibling.total_price), 0))
+                    || coalesce(format('; %s of its rows cannot be read', nullif(count(*) filter (where sibling.problem is not null), 0)), '')
+                from billing.invoice_line as sibling
+                where not invoice.adds_up and sibling.invoice_id = invoice.invoice_id
+            )
+        end
+        when 'invoice_withdrawn' then format('invoice %s: %s', invoice.invoice_number, invoice.withdrawn)
+        when 'delivered_on_withdrawn_invoice' then standing.lines
+        when 'row_unreadable' then line.problem
+        when 'changed_after_delivery' then case when line.revision > 1 then format('difference %s %s', line.total_price, line.currency) || correction.why_held
+            else 'a delivered line of this invoice was removed or replaced in AppXite' end
+        when 'currency_differs_from_invoice' then format('line %s, invoice %s', line.currency, invoice.currency)
+        when 'organization_unmapped' then organization.name
+        when 'company_unclaimed' then format('contract %s, offer %s, subscription %s', coalesce(line.contract_id, invoice.contract_id, 'none'),
+            coalesce(line.offer_id, 'none'), coalesce(line.subscription_id, 'none'))
+        when 'company_ambiguous' then (
+            select string_agg(format('%s %s: %s (%s)', selector.kind, selector.source_id, claiming.name, claiming.company_id), ', '
+                order by selector.kind, selector.source_id)
+            from mapping.company_selector as selector
+            join mapping.company as claiming using (company_id)
+            where
+                cardinality(decision.company_candidates) > 1
+                and selector.organization_id = invoice.organization_id
+                and (selector.kind, selector.source_id) in (
+                    ('contract', coalesce(line.contract_id, invoice.contract_id)), ('offer', line.offer_id),
+                    ('subscription', line.subscription_id)
+                )
+        )
+        when 'company_not_usable' then format('company %s (%s) is %s', company.name, company.company_id, company.unusable)
+        when 'offer_missing' then line.subscription_name
+        when 'offer_unmapped' then format('%s (%s)', line.offer_name, line.offer_id)
+        when 'product_not_usable' then format('product %s is %s', product.identifier, product.unusable)
+        when 'no_agreement' then format('company %s has no active agreement of type %s', company.name, setting.default_agreement_type)
+        || case when draft.company_id is not null then '; none is created: ' || coalesce(
+            draft.obstacle, format('the company''s currency is %s, the line''s %s', draft.currency, line.currency)
+        ) else '' end
+        when 'agreement_to_create' then format('agreement %s is to be created; its lines follow with the run after', draft.name)
+        when 'ambiguous_agreement' then (select string_agg(format('%s (%s)', candidate.name, candidate.agreement_id), ', ' order by candidate.agreement_id)
+            from mapping.agreement as candidate where candidate.agreement_id = any(decision.agreement_candidates))
+        when 'agreement_not_usable' then format('agreement %s (%s): status %s, company %s, end %s', agreement.name, agreement.agreement_id,
+            agreement.agreement_status, agreement.company_id, coalesce(agreement.end_date::text, 'none'))
+        when 'agreement_currency_differs' then format('agreement %s, line %s', coalesce(agreement.currency, 'without currency'), line.currency)
+        when 'agreement_prorates' then format('agreement %s (%s)', agreement.name, agreement.agreement_id)
+        when 'billing_cycle_unsupported' then format('agreement %s (%s): billing cycle %s, billing start ' || coalesce(agreement.bill_start_date::text, 'none'), agreement.name, agreement.agreement_id,
+            coalesce(billing_cycle.name, agreement.billing_cycle_id::text, 'none'))
+        when 'before_bill_start' then format('starts %s, billing starts %s', decision.effective_date, agreement.bill_start_date)
+        when 'unknown_charge_type' then coalesce(line.charge_type, 'none')
+        when 'dates_missing' then format('charge from %s to %s', coalesce(line.charge_start_date::text, '?'), coalesce(line.charge_end_date::text, '?'))
+        when 'typed_dates_not_usable' then format('from %s to %s, billing cycle %s to %s', decision.effective_date, decision.cancelled_date,
+            decision.cycle_start, decision.cycle_end)
+        when 'price_not_representable' then format('%s x %s should give %s', line.quantity, line.unit_price, line.total_price)
+        when 'late_line' then format('charge from %s, next invoice date %s', line.charge_start_date, agreement.next_invoice_date)
+        when 'customer_paused' then format('by %s since %s: %s', pause.paused_by, to_char(pause.paused_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), pause.reason)
+        when 'negative_amount' then decision.amount::text
+    end, '') as detail
 from scope_line
 join billing.invoice_line as line on line.line_id = scope_line.line_id
 join billing.invoice as invoice on invoice.invoice_id = line.invoice_id
@@ -107,6 +184,7 @@ left join billing.agreement_draft as draft
     on draft.company_id = decision.company_id
     and decision.agreement_id is null and cardinality(decision.agreement_candidates) = 0
 left join correction_line as correction on correction.line_id = line.line_id
+left join shortened_invoice as shortened on shortened.invoice_id = line.invoice_id
 left join lateral (
     select * from delivery.pause as active
     where active.company_id = decision.company_id and active.ended_at is null
@@ -126,126 +204,84 @@ left join lateral (
             or (standing.charge_start_date <= line.charge_end_date and standing.charge_end_date >= line.charge_start_date)
         )
 ) as standing on invoice.withdrawn is null
-cross join lateral (values
-    ('invoice_does_not_add_up',
-        not invoice.adds_up,
-        case
-            when invoice.problem is not null then format('the header of invoice %s: %s', invoice.invoice_number, invoice.problem)
-            else (
-                select
-                    format('invoice %s says %s, its rows give %s', invoice.invoice_number,
-                        coalesce(invoice.total_amount::text, 'nothing readable'), coalesce(sum(sibling.total_price), 0))
-                    || coalesce(format('; %s of its rows cannot be read', nullif(count(*) filter (where sibling.problem is not null), 0)), '')
-                from billing.invoice_line as sibling
-                where not invoice.adds_up and sibling.invoice_id = invoice.invoice_id
-            )
-        end),
-    ('invoice_withdrawn', invoice.withdrawn is not null, format('invoice %s: %s', invoice.invoice_number, invoice.withdrawn)),
-    ('delivered_on_withdrawn_invoice', standing.lines is not null, standing.lines),
-    ('row_unreadable', line.problem is not null or line.total_price is null or line.quantity is null or line.unit_price is null, line.problem),
+cross join lateral unnest(array_remove(array[
+    case when not invoice.adds_up
+        then 'invoice_does_not_add_up' end,
+    case when invoice.withdrawn is not null
+        then 'invoice_withdrawn' end,
+    case when standing.lines is not null
+        then 'delivered_on_withdrawn_invoice' end,
+    case when line.problem is not null or line.total_price is null or line.quantity is null or line.unit_price is null
+        then 'row_unreadable' end,
     -- A delivered line that vanished may be one of the invoice's other lines by now, under another id or period: it
     -- waits until what vanished is taken back.
-    ('changed_after_delivery',
-        correction.why_held is not null or (line.revision = 1 and exists (
-            select from billing.invoice_line as removed
-            where removed.invoice_id = line.invoice_id and removed.content_hash = 'removed' and removed.total_price <> 0
-                and not exists (
-                    select from delivery.addition_line as carried
-                    join delivery.addition as ledger using (delivery_key)
-                    where carried.line_id = removed.line_id and ledger.state = 'delivered'
-                )
-        )),
-        case when line.revision > 1 then format('difference %s %s', line.total_price, line.currency) || correction.why_held
-            else 'a delivered line of this invoice was removed or replaced in AppXite' end),
-    ('currency_differs_from_invoice', line.currency is distinct from invoice.currency, format('line %s, invoice %s', line.currency, invoice.currency)),
-    ('organization_unmapped', organization_mapping.state is distinct from 'approved', organization.name),
-    ('company_unclaimed',
-        organization_mapping.state = 'approved' and decision.company_id is null and cardinality(decision.company_candidates) = 0,
-        format('contract %s, offer %s, subscription %s', coalesce(line.contract_id, invoice.contract_id, 'none'),
-            coalesce(line.offer_id, 'none'), coalesce(line.subscription_id, 'none'))),
-    ('company_ambiguous',
-        organization_mapping.state = 'approved' and cardinality(decision.company_candidates) > 1,
-        (
-            select string_agg(format('%s %s: %s (%s)', selector.kind, selector.source_id, claiming.name, claiming.company_id), ', '
-                order by selector.kind, selector.source_id)
-            from mapping.company_selector as selector
-            join mapping.company as claiming using (company_id)
-            where
-                cardinality(decision.company_candidates) > 1
-                and selector.organization_id = invoice.organization_id
-                and (selector.kind, selector.source_id) in (
-                    ('contract', coalesce(line.contract_id, invoice.contract_id)), ('offer', line.offer_id),
-                    ('subscription', line.subscription_id)
-                )
-        )),
-    ('company_not_usable', company.unusable is not null,
-        format('company %s (%s) is %s', company.name, company.company_id, company.unusable)),
-    ('offer_missing', decision.product_id is null and line.offer_id is null, line.subscription_name),
-    ('offer_unmapped', decision.product_id is null and line.offer_id is not null, format('%s (%s)', line.offer_name, line.offer_id)),
-    ('product_not_usable', product.unusable is not null, format('product %s is %s', product.identifier, product.unusable)),
-    ('no_agreement',
-        decision.company_id is not null and decision.agreement_id is null and cardinality(decision.agreement_candidates) = 0
-        and not (draft.company_id is not null and draft.obstacle is null and line.currency is not distinct from draft.currency),
-        format('company %s has no active agreement of type %s', company.name, setting.default_agreement_type)
-        || case when draft.company_id is not null then '; none is created: ' || coalesce(
-            draft.obstacle, format('the company''s currency is %s, the line''s %s', draft.currency, line.currency)
-        ) else '' end),
+    case when correction.why_held is not null or (line.revision = 1 and shortened.invoice_id is not null)
+        then 'changed_after_delivery' end,
+    case when line.currency is distinct from invoice.currency
+        then 'currency_differs_from_invoice' end,
+    case when organization_mapping.state is distinct from 'approved'
+        then 'organization_unmapped' end,
+    case when organization_mapping.state = 'approved' and decision.company_id is null and cardinality(decision.company_candidates) = 0
+        then 'company_unclaimed' end,
+    case when organization_mapping.state = 'approved' and cardinality(decision.company_candidates) > 1
+        then 'company_ambiguous' end,
+    case when company.unusable is not null
+        then 'company_not_usable' end,
+    case when decision.product_id is null and line.offer_id is null
+        then 'offer_missing' end,
+    case when decision.product_id is null and line.offer_id is not null
+        then 'offer_unmapped' end,
+    case when product.unusable is not null
+        then 'product_not_usable' end,
+    case when decision.company_id is not null and decision.agreement_id is null and cardinality(decision.agreement_candidates) = 0
+        and not (draft.company_id is not null and draft.obstacle is null and line.currency is not distinct from draft.currency)
+        then 'no_agreement' end,
     -- The plan that creates it completes the detail.
-    ('agreement_to_create',
-        draft.obstacle is null and line.currency is not distinct from draft.currency and draft.company_id is not null,
-        format('agreement %s is to be created; its lines follow with the run after', draft.name)),
-    ('ambiguous_agreement',
-        decision.agreement_id is null and cardinality(decision.agreement_candidates) > 1,
-        (select string_agg(format('%s (%s)', candidate.name, candidate.agreement_id), ', ' order by candidate.agreement_id)
-            from mapping.agreement as candidate where candidate.agreement_id = any(decision.agreement_candidates))),
-    ('agreement_not_usable',
-        agreement.agreement_id is not null and (
+    case when draft.obstacle is null and line.currency is not distinct from draft.currency and draft.company_id is not null
+        then 'agreement_to_create' end,
+    case when decision.agreement_id is null and cardinality(decision.agreement_candidates) > 1
+        then 'ambiguous_agreement' end,
+    case when agreement.agreement_id is not null and (
             agreement.agreement_status is distinct from 'Active' or agreement.is_cancelled or agreement.is_gone
             or agreement.company_id is distinct from decision.company_id
             or agreement.end_date < decision.effective_date
-        ),
-        format('agreement %s (%s): status %s, company %s, end %s', agreement.name, agreement.agreement_id,
-            agreement.agreement_status, agreement.company_id, coalesce(agreement.end_date::text, 'none'))),
-    ('agreement_currency_differs',
-        agreement.agreement_id is not null and agreement.currency is distinct from line.currency,
-        format('agreement %s, line %s', coalesce(agreement.currency, 'without currency'), line.currency)),
-    ('agreement_prorates', agreement.prorates, format('agreement %s (%s)', agreement.name, agreement.agreement_id)),
-    ('billing_cycle_unsupported',
-        agreement.agreement_id is not null and (
+        )
+        then 'agreement_not_usable' end,
+    case when agreement.agreement_id is not null and agreement.currency is distinct from line.currency
+        then 'agreement_currency_differs' end,
+    case when agreement.prorates
+        then 'agreement_prorates' end,
+    case when agreement.agreement_id is not null and (
             billing.cycle_months(billing_cycle.billing_option) is null
             or (decision.effective_date is not null and decision.cycle_start is null)
-        ),
-        format('agreement %s (%s): billing cycle %s, billing start ' || coalesce(agreement.bill_start_date::text, 'none'), agreement.name, agreement.agreement_id,
-            coalesce(billing_cycle.name, agreement.billing_cycle_id::text, 'none'))),
-    ('before_bill_start',
-        decision.effective_date < agreement.bill_start_date,
-        format('starts %s, billing starts %s', decision.effective_date, agreement.bill_start_date)),
-    ('unknown_charge_type', charge_type.charge_type is null, coalesce(line.charge_type, 'none')),
-    ('dates_missing',
-        coalesce(override.effective_date, line.charge_start_date) is null
+        )
+        then 'billing_cycle_unsupported' end,
+    case when decision.effective_date < agreement.bill_start_date
+        then 'before_bill_start' end,
+    case when charge_type.charge_type is null
+        then 'unknown_charge_type' end,
+    case when coalesce(override.effective_date, line.charge_start_date) is null
         or coalesce(override.cancelled_date, line.charge_end_date) is null
         or (
             line.charge_end_date < line.charge_start_date
             and (override.effective_date is null or override.cancelled_date is null)
         )
-        or (agreement.agreement_id is not null and charge_type.charge_type is not null and decision.effective_date is null),
-        format('charge from %s to %s', coalesce(line.charge_start_date::text, '?'), coalesce(line.charge_end_date::text, '?'))),
-    ('typed_dates_not_usable',
-        decision.cancelled_date > decision.cycle_end or decision.cancelled_date < decision.effective_date,
-        format('from %s to %s, billing cycle %s to %s', decision.effective_date, decision.cancelled_date,
-            decision.cycle_start, decision.cycle_end)),
-    ('price_not_representable',
-        decision.unit_price is null and line.quantity is not null and line.unit_price is not null and line.total_price is not null,
-        format('%s x %s should give %s', line.quantity, line.unit_price, line.total_price)),
-    ('late_line', decision.is_late and setting.late_lines = 'hold',
-        format('charge from %s, next invoice date %s', line.charge_start_date, agreement.next_invoice_date)),
-    ('customer_paused', pause.pause_id is not null, format('by %s since %s: %s', pause.paused_by, to_char(pause.paused_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), pause.reason)),
-    ('negative_amount', decision.amount < 0 and setting.negative_additions = 'hold', decision.amount::text)
-) as reason (reason_code, applies, detail)
+        or (agreement.agreement_id is not null and charge_type.charge_type is not null and decision.effective_date is null)
+        then 'dates_missing' end,
+    case when decision.cancelled_date > decision.cycle_end or decision.cancelled_date < decision.effective_date
+        then 'typed_dates_not_usable' end,
+    case when decision.unit_price is null and line.quantity is not null and line.unit_price is not null and line.total_price is not null
+        then 'price_not_representable' end,
+    case when decision.is_late and setting.late_lines = 'hold'
+        then 'late_line' end,
+    case when pause.pause_id is not null
+        then 'customer_paused' end,
+    case when decision.amount < 0 and setting.negative_additions = 'hold'
+        then 'negative_amount' end
+], null)) as reason (reason_code)
 where
-    reason.applies
     -- An excluded line needs no reasons to wait.
-    and not (organization_mapping.state = 'excluded' and organization_mapping.decided_by is not null)
+    not (organization_mapping.state = 'excluded' and organization_mapping.decided_by is not null)
     and not (
         decision.product_id is null
         and coalesce(variant.state, offer_mapping.state) is not distinct from 'excluded'
@@ -255,6 +291,7 @@ where
     and not (line.total_price is not distinct from 0 and billing.text_setting('zero_amounts') = 'skip')
     and not (correction.is_nothing is true and correction.why_held is null)
     and not exists (select from hand_billed_line as billed where billed.line_id = line.line_id);
+analyze found_reason;
 
 delete from billing.held_reason as known
 using scope_line

@@ -28,6 +28,7 @@ from billing_pages.security import Editor
 from billing_sync import bulk, edits, review, why
 from billing_sync.db import Connection
 from billing_sync.decide import review_state
+from billing_sync.errors import StaleEditError
 from billing_sync.export import Cell, csv_chunks, xlsx_chunks
 from billing_sync.export import Money as Amount
 from billing_sync.run import parse_billing_period
@@ -420,7 +421,11 @@ def change_line(
 ) -> LineChanged:
     """Type values for a line; it is decided again at once. 409: somebody else was quicker; 423: the line is locked."""
     given = change.model_dump(exclude_unset=True, exclude={"version"})
-    changed = edits.change_line(database, line_id, version=change.version, changes=given, connect=connect)
+    try:
+        changed = edits.change_line(database, line_id, version=change.version, changes=given, connect=connect)
+    except StaleEditError as error:
+        error.current = Line.model_validate(error.current)
+        raise
     return LineChanged(
         line=Line.model_validate(changed.line),
         released=Released.model_validate(changed.released),
