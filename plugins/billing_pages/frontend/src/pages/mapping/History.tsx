@@ -5,7 +5,11 @@ import { DateTime } from "../../lib/format";
 import { fetchHistory } from "./api";
 import type { Change, HistoryTable } from "./types";
 
-const HIDDEN = new Set(["version", "decided_at", "decided_by", "description", "changed_at", "changed_by"]);
+/** What stands above the change, or names the row itself. */
+const HIDDEN = new Set([
+  ...["version", "decided_at", "decided_by", "changed_at", "changed_by", "description"],
+  ...["setting_key", "charge_type", "organization_id", "offer_id", "contract_id"],
+]);
 const shown = (value: unknown): string => {
   if (value === null || value === undefined || value === "") return "–";
   if (value === true) return "on";
@@ -25,7 +29,7 @@ export function differences(change: Change): { field: string; before: string; af
   const before = told(change.before);
   const after = told(change.after);
   return [...new Set([...Object.keys(before), ...Object.keys(after)])]
-    .filter((field) => !HIDDEN.has(field) && JSON.stringify(before[field]) !== JSON.stringify(after[field]))
+    .filter((field) => !HIDDEN.has(field) && JSON.stringify(before[field] ?? null) !== JSON.stringify(after[field] ?? null))
     .map((field) => ({ field, before: shown(before[field]), after: shown(after[field]) }));
 }
 

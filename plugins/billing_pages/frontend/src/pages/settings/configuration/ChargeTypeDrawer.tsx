@@ -59,7 +59,7 @@ export function ChargeTypeDrawer({ chargeType, refusal, onClose }: Props) {
   if (isSimulating)
     return (
       <SimulationDrawer
-        title={`${chargeType.charge_type}: ${changed.map((field) => field.replaceAll("_", " ")).join(", ")}`}
+        title={`${chargeType.charge_type}: ${changed.map((field) => words(field, stored[field], given[field])).join("; ")}`}
         changes={{ charge_types: { [chargeType.charge_type]: change } }}
         refusal={refusal}
         onSave={() => save.mutateAsync(chargeType.version)}
@@ -203,6 +203,12 @@ function asGiven(one: ChargeType): Omit<ChargeTypeChange, "version"> {
     taxable: one.taxable,
     default_product_id: one.default_product_id,
   };
+}
+
+/** "charge start rule as invoiced → invoice date" */
+function words(field: string, before: unknown, after: unknown): string {
+  const [was, becomes] = [before, after].map((value) => String(value ?? "none").replaceAll("_", " "));
+  return `${field.replaceAll("_", " ")} ${was} → ${becomes}`;
 }
 
 function describe(one: ChargeType): string {

@@ -72,7 +72,7 @@ export function ChargeTypes({ refusal }: { refusal?: string }) {
                     <Table.Cell>{one.is_recurring ? "recurring" : "one-time"}</Table.Cell>
                     <Table.Cell title={wordsOf(one.charge_start_rule)}>{shortOf(one.charge_start_rule)}</Table.Cell>
                     <Table.Cell title={wordsOf(one.charge_end_rule)}>{shortOf(one.charge_end_rule)}</Table.Cell>
-                    <Table.Cell>{one.taxable ?? "as the setting"}</Table.Cell>
+                    <Table.Cell>{one.taxable ?? "as set"}</Table.Cell>
                     <Table.Cell>{one.default_product ?? (one.default_product_id ? `id ${one.default_product_id}` : "–")}</Table.Cell>
                   </>
                 )}

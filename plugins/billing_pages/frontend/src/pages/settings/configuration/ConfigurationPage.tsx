@@ -9,6 +9,7 @@ import { useAddress } from "../../../lib/address";
 import { useWhyNot } from "../../../components/GuardedButton";
 import { fetchSettings } from "./api";
 import { ChargeTypes } from "./ChargeTypes";
+import { showInPage } from "./scroll";
 import { SettingItem } from "./SettingItem";
 import type { Setting } from "./types";
 
@@ -63,7 +64,7 @@ export function ConfigurationPage() {
                 onClick={(event) => {
                   event.preventDefault();
                   const heading = document.getElementById(idOf(group));
-                  heading?.scrollIntoView();
+                  showInPage(heading);
                   heading?.focus({ preventScroll: true });
                 }}
               >

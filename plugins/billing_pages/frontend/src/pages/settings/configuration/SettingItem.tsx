@@ -10,6 +10,7 @@ import { ApiError } from "../../../lib/api";
 import { DateTime } from "../../../lib/format";
 import { History } from "../../mapping/History";
 import { storeSetting } from "./api";
+import { showInPage } from "./scroll";
 import { problemOf, SettingInput } from "./SettingInput";
 import { SimulationDrawer } from "./SimulationDrawer";
 import type { Setting } from "./types";
@@ -38,7 +39,7 @@ export function SettingItem({ setting, refusal, isNamed }: Props) {
   const asksFirst = setting.is_simulated || setting.kind === "bound" || ABOUT_MONEY.has(setting.key);
 
   useEffect(() => {
-    if (isNamed) item.current?.scrollIntoView({ block: "center" });
+    if (isNamed) showInPage(item.current);
   }, [isNamed]);
 
   const save = useMutation({

@@ -22,6 +22,7 @@ export function SimulationResult({ state }: { state: SimulationState }) {
         </Alert.Content>
       </Alert.Root>
     );
+  const hasExcluded = changed.some((one) => one.excluded_before !== one.excluded_after);
   return (
     <Stack gap={4}>
       <Heading as="h3" size="sm">
@@ -32,15 +33,15 @@ export function SimulationResult({ state }: { state: SimulationState }) {
           <Table.Header>
             <Table.Row>
               <Table.ColumnHeader>Customer</Table.ColumnHeader>
-              <Table.ColumnHeader textAlign="end">Billed more or less</Table.ColumnHeader>
+              <Table.ColumnHeader textAlign="end">Difference</Table.ColumnHeader>
               <Table.ColumnHeader>Delivered</Table.ColumnHeader>
               <Table.ColumnHeader>Held</Table.ColumnHeader>
-              <Table.ColumnHeader>Excluded</Table.ColumnHeader>
+              {hasExcluded && <Table.ColumnHeader>Excluded</Table.ColumnHeader>}
             </Table.Row>
           </Table.Header>
           <Table.Body>
             {changed.map((one) => (
-              <Customer key={`${one.organization_id} ${one.currency}`} customer={one} />
+              <Customer key={`${one.organization_id} ${one.currency}`} customer={one} hasExcluded={hasExcluded} />
             ))}
           </Table.Body>
         </Table.Root>
@@ -75,30 +76,32 @@ export function SimulationResult({ state }: { state: SimulationState }) {
   );
 }
 
-function Customer({ customer: one }: { customer: SimulatedCustomer }) {
-  const pairs = [
-    [one.deliver_before, one.deliver_after],
-    [one.held_before, one.held_after],
-    [one.excluded_before, one.excluded_after],
-  ] as const;
+function Customer({ customer: one, hasExcluded }: { customer: SimulatedCustomer; hasExcluded: boolean }) {
   return (
-    <Table.Row verticalAlign="top">
-      <Table.ColumnHeader scope="row" fontWeight="normal">
-        <Text fontWeight="medium">{one.organization_name}</Text>
-        <Text fontSize="xs" color="fg.muted">
-          {counted(one.changed_lines, "line")}: {one.reasons.join("; ")}
-        </Text>
-      </Table.ColumnHeader>
-      <Table.Cell textAlign="end" fontWeight="semibold" whiteSpace="nowrap">
-        {signed(one.difference)} {one.currency}
-      </Table.Cell>
-      {pairs.map(([before, after], number) => (
-        // biome-ignore lint: three fixed cells
-        <Table.Cell key={number} whiteSpace="nowrap" color={before === after ? "fg.muted" : undefined}>
-          {before === after ? money(before, null) : `${money(before, null)} → ${money(after, null)}`}
+    <>
+      <Table.Row css={{ "& > *": { borderBottomWidth: 0, paddingBottom: 0 } }}>
+        <Table.ColumnHeader scope="row">{one.organization_name}</Table.ColumnHeader>
+        <Table.Cell textAlign="end" fontWeight="semibold" whiteSpace="nowrap">
+          {signed(one.difference)} {one.currency}
         </Table.Cell>
-      ))}
-    </Table.Row>
+        <Pair before={one.deliver_before} after={one.deliver_after} />
+        <Pair before={one.held_before} after={one.held_after} />
+        {hasExcluded && <Pair before={one.excluded_before} after={one.excluded_after} />}
+      </Table.Row>
+      <Table.Row>
+        <Table.Cell colSpan={hasExcluded ? 5 : 4} fontSize="xs" color="fg.muted" pt={0}>
+          {counted(one.changed_lines, "line")}: {one.reasons.map((reason) => reason.replaceAll("_", " ")).join("; ")}
+        </Table.Cell>
+      </Table.Row>
+    </>
+  );
+}
+
+function Pair({ before, after }: { before: string; after: string }) {
+  return (
+    <Table.Cell whiteSpace="nowrap" color={before === after ? "fg.muted" : undefined}>
+      {before === after ? money(before, null) : `${money(before, null)} → ${money(after, null)}`}
+    </Table.Cell>
   );
 }
 
