@@ -27,6 +27,7 @@ from billing_sync.connectwise import ConnectWise
 from billing_sync.deliver import Deliverer
 from billing_sync.errors import ConfigurationError, ProofError
 from billing_sync.plan import approve_plan, retry_addition
+from billing_sync.plan_review import plan_detail, plan_items
 from billing_sync.run import last_day_of
 
 JAN = date(2027, 1, 1)
@@ -111,6 +112,9 @@ def test_taken_over_it_bills_each_cycle_once_from_the_next_plan_on(pipeline: Pip
     assert pipeline.rows(
         "select action, quantity_before, quantity from reporting.plan_item where plan_id = %s", plan_id
     ) == [("adoption", Decimal(3), Decimal(5))]
+    total, (item,) = plan_items(pipeline.connection, plan_id, action="adoption")
+    assert (total, item["quantity_before"], item["quantity"]) == (1, Decimal(3), Decimal(5))
+    assert [one["action"] for one in plan_detail(pipeline.connection, plan_id)["counts"]] == ["adoption"]
     counts, proof = pipeline.finish(run_id)
     assert (counts.created, counts.updated, counts.writes) == (0, 1, 1)
     assert (proof["delivered"], proof["excluded"]) == ("21.00", "12.60")

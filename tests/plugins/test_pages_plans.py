@@ -294,6 +294,44 @@ def test_updates_are_shown_before_and_after(pages: Pages, pipeline: Pipeline, pl
         assert one["cancelled_date_before"] < one["cancelled_date"]
 
 
+def test_an_agreement_to_create_is_an_item_and_may_be_left_out(pages: Pages, pipeline: Pipeline) -> None:
+    company = 203
+    store = pipeline.sandbox.store
+    with store.transaction():
+        for record in [one for one in store.records("agreement").values() if one["company"]["id"] == company]:
+            for addition in list(store.additions(record["id"]).values()):
+                store.delete("addition", addition)
+            store.delete("agreement", record)
+    pipeline.set(create_agreements="on")
+    pipeline.bill(OCT, recurring("n", OCT, 1, "7.00"), customer=2)
+    run_id, plan_id = pipeline.plan_night(OCT)
+
+    (item,) = items_of(pages, plan_id, action="create agreement")
+    assert (item["plan_item_id"], item["company_id"], item["amount"]) == (None, company, "7.00")
+    assert item["state"] == "pending"
+    detail = pages.get(f"plans/{plan_id}")
+    (customer,) = [one for one in detail["customers"] if one["company_id"] == company]
+    assert (customer["agreements"], customer["amount"], customer["held_amount"]) == (1, "0", "7.00")
+    assert detail["held"] == [{"currency": "EUR", "amount": "7.00", "lines": 1}]
+    chosen = pages.send(
+        "POST", f"plans/{plan_id}/selection", {"fingerprint": detail["fingerprint"], "leave_out_agreements": [company]}
+    )
+    assert (chosen["agreements"], chosen["items"], chosen["money"][0]["amount"]) == (0, 3, "16.60")
+
+    approve(pages, plan_id, leave_out_agreements=[company])
+    (item,) = items_of(pages, plan_id, action="create agreement")
+    assert (item["state"], item["problem"]) == ("skipped", "left out by ann")
+    counts, _ = pipeline.finish(run_id)
+    assert (counts.created, counts.agreements) == (3, 0)
+
+    run_id, plan_id = pipeline.plan_night(OCT)
+    approve(pages, plan_id)
+    counts, _ = pipeline.finish(run_id)
+    assert counts.agreements == 1
+    assert [one["state"] for one in items_of(pages, plan_id)] == ["done"]
+    assert [one["operation"] for one in pages.get("attempts", plan_id=plan_id)["attempts"]] == ["create_agreement"]
+
+
 def test_a_plan_is_exported_without_formulas(pages: Pages, pipeline: Pipeline, plan_id: int) -> None:
     first = pages.get(f"plans/{plan_id}")["customers"][0]["company_id"]
     pipeline.connection.execute("update mapping.company set name = '=1+1' where company_id = %s", [first])
