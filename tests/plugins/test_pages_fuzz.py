@@ -57,6 +57,8 @@ def test_any_request_is_answered_as_promised(case: schemathesis.Case, address: s
         headers["Content-Type"] = "application/json"
 
     nobody = case.call(base_url=address, headers={**headers, "X-Test-Person": "-"}, timeout=60)
+    if nobody.status_code == 400 and b"Invalid HTTP request" in nobody.content:
+        return  # longer than the server takes: it never came to the pages
     assert nobody.status_code == 401, f"without a session: {nobody.status_code}"
 
     answer = case.call(base_url=address, headers={**headers, "X-Test-Person": EVERYTHING}, timeout=60)

@@ -389,7 +389,7 @@ def line_totals(database: Database, chosen: GivenFilter) -> LineTotals:
     return LineTotals.model_validate(review.read_totals(database, _wanted(chosen)))
 
 
-@router.get("/lines/export.csv")
+@router.get("/lines/export.csv", response_class=StreamingResponse)
 def export_csv(
     database: Database, chosen: GivenFilter, sort: Sort = "line_id", columns: Columns = None
 ) -> StreamingResponse:
@@ -399,7 +399,7 @@ def export_csv(
     return _download(pieces, chosen, "csv", "text/csv; charset=utf-8")
 
 
-@router.get("/lines/export.xlsx")
+@router.get("/lines/export.xlsx", response_class=StreamingResponse)
 def export_xlsx(
     database: Database, chosen: GivenFilter, sort: Sort = "line_id", columns: Columns = None
 ) -> StreamingResponse:
