@@ -13,7 +13,7 @@ import { RunStateBadge } from "./dashboard/RunStateBadge";
 import { EntryTable } from "./logs/EntryTable";
 import { Counts, Delivery } from "./plan/Counts";
 import { Problems } from "./plan/Problems";
-import { Difference } from "./plan/Proof";
+import { ProofLine } from "./plan/Proof";
 import { PlanStateBadge } from "./plan/state";
 
 const ADDRESS = { dag_id: "", run_id: "" };
@@ -108,21 +108,6 @@ function Outcome({ run, plan }: { run: Model<"Run">; plan: Model<"PlanDetail"> |
           Dashboard
         </Button>
       </HStack>
-    </HStack>
-  );
-}
-
-function ProofLine({ planId }: { planId: number }) {
-  const proof = useQuery({ queryKey: ["proof", planId, false, 0, 1], queryFn: () => get<Model<"ProofPage">>(`plans/${planId}/proof`, { limit: 1 }), retry: false });
-  if (!proof.data || proof.data.proven_at === null) return null;
-  return (
-    <HStack wrap="wrap">
-      <Text>
-        Proven <DateTime at={proof.data.proven_at} />, {counted(proof.data.total, "invoice")}:
-      </Text>
-      {proof.data.totals.map((total) => (
-        <Difference key={total.currency} invoice={total} isLarge />
-      ))}
     </HStack>
   );
 }

@@ -32,7 +32,7 @@ export function AmissSubscriptions() {
         </HStack>
       </Card.Header>
       <Card.Body gap="2">
-        <TableFrame name="Subscriptions amiss" borderWidth="0">
+        <TableFrame name="Table of subscriptions" borderWidth="0">
           <Table.Root size="sm">
             <Table.Header>
               <Table.Row>

@@ -1,4 +1,5 @@
-import { Box, Card, Flex, HStack, Heading, SimpleGrid, Stat, Text } from "@chakra-ui/react";
+import { Box, Card, Flex, HStack, Heading, SimpleGrid, Text } from "@chakra-ui/react";
+import { Figure } from "../../components/Figure";
 import { Help } from "../../components/Help";
 import { TextLink } from "../../components/TextLink";
 import { count, counted, money, period as periodName } from "../../lib/format";
@@ -50,33 +51,26 @@ export function MoneyOfPeriod({ period }: { period: Period }) {
 
 function Tile({ label, help, color, sums, to }: { label: string; help: string; color?: string; sums: Model<"Money">[]; to: string }) {
   const lines = sums.reduce((total, sum) => total + sum.lines, 0);
+  const value =
+    lines === 0 ? (
+      <Text as="span" color="fg.muted" fontWeight="medium">
+        none
+      </Text>
+    ) : (
+      sums.map((sum) => (
+        <Box key={sum.currency} whiteSpace="nowrap">
+          {money(sum.amount, sum.currency)}
+        </Box>
+      ))
+    );
   return (
-    <Stat.Root borderWidth="1px" borderRadius="md" p="3" borderTopWidth="3px" borderTopColor={color ? `${color}.solid` : "border.emphasized"} gap="1">
-      <Stat.Label>
-        {label}
-        <Help label={`What “${label}” means`}>{help}</Help>
-      </Stat.Label>
-      {lines === 0 ? (
-        <Stat.ValueText fontSize="lg" color="fg.muted" fontWeight="medium">
-          none
-        </Stat.ValueText>
-      ) : (
-        sums.map((sum) => (
-          <Stat.ValueText key={sum.currency} fontSize="lg" lineHeight="short" fontVariantNumeric="tabular-nums" whiteSpace="nowrap">
-            {money(sum.amount, sum.currency)}
-          </Stat.ValueText>
-        ))
+    <Figure name={label} help={help} color={color} value={value}>
+      {lines > 0 && (
+        <TextLink to={to} aria-label={`${label}: ${count(lines)} lines, open in Mapping › Invoices`}>
+          {counted(lines, "line")}
+        </TextLink>
       )}
-      <Stat.HelpText mb="0">
-        {lines === 0 ? (
-          "no lines"
-        ) : (
-          <TextLink to={to} aria-label={`${label}: ${count(lines)} lines, open in Mapping › Invoices`}>
-            {counted(lines, "line")}
-          </TextLink>
-        )}
-      </Stat.HelpText>
-    </Stat.Root>
+    </Figure>
   );
 }
 

@@ -24,7 +24,7 @@ export function RecentRuns({ runs, onMore }: { runs: Model<"Run">[]; onMore: (()
         </Heading>
       </Card.Header>
       <Card.Body gap="2">
-        <TableFrame name="Recent runs" borderWidth="0">
+        <TableFrame name="Table of runs" borderWidth="0">
           <Table.Root size="sm">
             <Table.Header>
               <Table.Row>

@@ -1,4 +1,5 @@
 import { Alert, Box, Button, Checkbox, Stack, Table, Text } from "@chakra-ui/react";
+import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { Dialog } from "../../components/Dialog";
 import { ErrorBox } from "../../components/ErrorBox";
@@ -29,6 +30,7 @@ export function ApproveDialog({ plan, leftOut, isPaused, onClose, onChanged }: {
   const [shown] = useState(plan);
   const [deliversNow, setDeliversNow] = useState(!isPaused);
   const [isBusy, setBusy] = useState(false);
+  const client = useQueryClient();
   const planId = shown.summary.plan_id;
   const approval = { fingerprint: shown.fingerprint, leave_out: [...leftOut.items.keys()], leave_out_agreements: [...leftOut.agreements] };
   const selection = useSelection(planId, approval);
@@ -45,7 +47,7 @@ export function ApproveDialog({ plan, leftOut, isPaused, onClose, onChanged }: {
       return;
     }
     try {
-      if (deliversNow) await deliver(planId);
+      if (deliversNow) await deliver(client, planId);
       toast("success", `Plan ${planId} is approved`, deliversNow ? "Its delivery is on its way." : "“Deliver now” delivers it.");
     } catch (problem) {
       toast("error", `Plan ${planId} is approved, but its delivery did not start`, (problem as Error).message);

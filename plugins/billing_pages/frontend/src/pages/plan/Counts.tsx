@@ -1,6 +1,5 @@
 import { Box, Flex, HStack, SimpleGrid, Text } from "@chakra-ui/react";
-import type { ReactNode } from "react";
-import { Help } from "../../components/Help";
+import { Figure } from "../../components/Figure";
 import { TextLink } from "../../components/TextLink";
 import { count, counted, money } from "../../lib/format";
 import { linesLink } from "../../lib/links";
@@ -37,23 +36,6 @@ export function Counts({ plan }: { plan: PlanDetail }) {
       </Figure>
       <Figure name="conflict" help="Additions that hold something else in ConnectWise than was delivered, because a person changed them there. They are reported, never overwritten." color="red" value={plan.conflicts === 0 ? "none" : count(plan.conflicts)} />
     </SimpleGrid>
-  );
-}
-
-function Figure({ name, help, color, value, children }: { name: string; help: string; color: string; value: ReactNode; children?: ReactNode }) {
-  return (
-    <Box borderWidth="1px" borderTopWidth="3px" borderTopColor={`${color}.solid`} borderRadius="md" px="3" py="2" minW="0">
-      <HStack gap="1" fontSize="sm" color="fg.muted">
-        {name}
-        <Help label={`What “${name}” means`}>{help}</Help>
-      </HStack>
-      <Box fontSize="lg" fontWeight="semibold" fontVariantNumeric="tabular-nums" lineHeight="short">
-        {value}
-      </Box>
-      <Box fontSize="xs" color="fg.muted" fontVariantNumeric="tabular-nums">
-        {children}
-      </Box>
-    </Box>
   );
 }
 

@@ -29,7 +29,7 @@ import { Items } from "./Items";
 import { type LeftOut, useLeftOut } from "./leaveOut";
 import { PlanCustomers } from "./PlanCustomers";
 import { Problems } from "./Problems";
-import { Proof } from "./Proof";
+import { Proof, ProofLine } from "./Proof";
 import { usePlan, useReject } from "./queries";
 import { PLAN_STATES, PlanStateBadge } from "./state";
 
@@ -100,6 +100,11 @@ export function OnePlan({ planId }: { planId: number }) {
             Result
           </Heading>
           <Delivery plan={plan.data} />
+          {summary.state === "applied" && (
+            <Box mt="2">
+              <ProofLine planId={planId} />
+            </Box>
+          )}
         </Box>
       )}
       <Problems plan={plan.data} onShow={(state) => showItems({ state })} />
@@ -313,8 +318,7 @@ function DeliverDialog({ plan, onClose }: { plan: PlanDetail; onClose: () => voi
   const client = useQueryClient();
   const { summary } = plan;
   const start = async () => {
-    await deliver(summary.plan_id);
-    await client.invalidateQueries({ queryKey: ["active-runs"] });
+    await deliver(client, summary.plan_id);
     toast("info", `Plan ${summary.plan_id} is being delivered`);
   };
   return (

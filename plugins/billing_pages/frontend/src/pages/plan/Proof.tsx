@@ -151,3 +151,19 @@ function ProofTable({ caption, rows }: { caption: string; rows: Invoice[] | Tota
     </TableFrame>
   );
 }
+
+/** The proof in one line: when, how many invoices, and the difference of each currency. Nothing while nothing is proven. */
+export function ProofLine({ planId }: { planId: number }) {
+  const proof = useProof(planId, false, 0, 1);
+  if (!proof.data || proof.data.proven_at === null) return null;
+  return (
+    <HStack wrap="wrap">
+      <Text>
+        Proven <DateTime at={proof.data.proven_at} />, {counted(proof.data.total, "invoice")}:
+      </Text>
+      {proof.data.totals.map((total) => (
+        <Difference key={total.currency} invoice={total} isLarge />
+      ))}
+    </HStack>
+  );
+}
