@@ -19,7 +19,7 @@ import { BulkDialog, type BulkValues } from "./invoices/BulkDialog";
 import { type Conflict, ConflictDialog } from "./invoices/ConflictDialog";
 import { FilterBar } from "./invoices/FilterBar";
 import { type LineFilter, narrowing, readFilter, toggle, writeFilter } from "./invoices/filter";
-import { COLUMNS, FIELD_OF_COLUMN, type Line, type LineChange, lineId, TypedWrong, valueToSend } from "./invoices/line";
+import { COLUMNS, exportColumns, FIELD_OF_COLUMN, type Line, type LineChange, lineId, TypedWrong, valueToSend } from "./invoices/line";
 import { LoadInvoices, PausedDag, SYNC_DAG } from "./invoices/LoadInvoices";
 import "./invoices/invoices.css";
 import { ReasonDialog } from "./invoices/ReasonDialog";
@@ -124,6 +124,20 @@ export default function Invoices() {
         toast("warning", "Nothing was stored", error.message);
         return undefined;
       }
+      const many = [...byLine.values()];
+      const [first] = many;
+      if (first && many.length > MANY) {
+        if (many.every(({ values }) => JSON.stringify(values) === JSON.stringify(first.values))) {
+          const lineIds = many.map(({ line }) => line.line_id);
+          const result = await changeAll(lineIds, first.values);
+          const left = result.refused + result.conflicts;
+          toast(left > 0 ? "warning" : "success", `${counted(result.changed, "line")} stored`, left > 0 ? `${counted(left, "line")} stay as they are.` : undefined);
+          if (result.released) toastReleased("Decided again", result.released);
+          refresh();
+          return undefined;
+        }
+        toast("info", `Storing ${counted(many.length, "line")} ...`);
+      }
       const changed: Line[] = [];
       const failed: string[] = [];
       let last: Model<"Released"> | null = null;
@@ -162,8 +176,7 @@ export default function Invoices() {
     }
   };
 
-  const shown = address.columns || undefined;
-  const exportUrl = (kind: "csv" | "xlsx") => apiUrl(`lines/export.${kind}`, { filter: filterText, sort: address.sort, columns: shown });
+  const exportUrl = (kind: "csv" | "xlsx") => apiUrl(`lines/export.${kind}`, { filter: filterText, sort: address.sort, columns: exportColumns(address.columns) });
   const onOpen = useCallback((line: Line) => change({ line: String(line.line_id) }), [change]);
   const openLine = Number.parseInt(address.line, 10);
 
@@ -287,6 +300,21 @@ export default function Invoices() {
       {conflict && <ConflictDialog conflict={conflict} onMine={() => conflict.answer(conflict.theirs)} onTheirs={() => conflict.answer(null)} />}
     </Page>
   );
+}
+
+/** From how many lines on one value for all of them is one bulk change. */
+const MANY = 5;
+const ASK_AGAIN_MS = 1000;
+
+async function changeAll(lineIds: number[], values: Record<string, unknown>): Promise<Model<"BulkResult">> {
+  const request = { filter: { line_ids: lineIds }, values: { action: "set", ...values } };
+  const { bulk_id } = await send<Model<"BulkPreview">>("POST", "bulk/preview", request);
+  let result = await send<Model<"BulkResult">>("POST", `bulk/${bulk_id}/apply`);
+  while (result.state === "running") {
+    await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
+    result = await get<Model<"BulkResult">>(`bulk/${bulk_id}`);
+  }
+  return result;
 }
 
 const refreshAll = (queries: ReturnType<typeof useQueryClient>) => () => void queries.invalidateQueries();

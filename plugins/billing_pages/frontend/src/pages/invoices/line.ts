@@ -212,3 +212,15 @@ export async function valueToSend(edit: Edit<Line>): Promise<string | number | n
   if (exact.length !== 1) throw new TypedWrong(`"${text}" is not the name of exactly one ${FIELD_TITLES[field].toLowerCase()} of this customer.`);
   return Number(exact[0]?.value);
 }
+
+const EXPORTED: Record<string, string[]> = {
+  reasons: ["held_reasons", "excluded_by"],
+  updated: ["user_updated", "decided_by", "decided_at"],
+};
+
+/** The API's names of the columns to export for the columns that the grid shows; undefined: all of them. */
+export function exportColumns(shown: string): string | undefined {
+  if (shown === "") return undefined;
+  const fields = shown.split(",").filter((field) => COLUMNS.some((column) => column.field === field));
+  return [...new Set([...fields.flatMap((field) => EXPORTED[field] ?? [field]), "currency"])].join();
+}
