@@ -49,6 +49,7 @@ class Result:
 class _Target:
     name: str
     unusable: str | None
+    company_id: int | None  # of an agreement
 
 
 def decide_mappings(
@@ -137,7 +138,7 @@ def _judged(kind: MappingKind, decision: Decision, row: Row, targets: Mapping[in
             f"{', which cannot be an Addition' if target.unusable == 'a Bundle' else ''}: choose another one, or mend "
             "it in ConnectWise and run Sync Organizations.",
         )  # fmt: skip
-    return Result(decision.key, "changed", _remark(row, state))
+    return Result(decision.key, "changed", _remark(row, target) if state == "approved" else None)
 
 
 def _stored(decision: Decision, row: Row) -> tuple[int | None, str | None, str | None, str | None]:
@@ -153,9 +154,15 @@ def _conflict(row: Row) -> str:
     return f"{row.decided_by} has {row.state} it{target} meanwhile. Look at it and decide again if you disagree."
 
 
-def _remark(row: Row, state: str | None) -> str | None:
-    if state == "approved" and row.selectors:
+def _remark(row: Row, target: _Target) -> str | None:
+    """What a person should know about an approval that stands."""
+    if row.selectors:
         return f"{row.selectors} selectors say which company each of its lines goes to; they win over this company."
+    if target.company_id is not None and row.company_id is not None and target.company_id != row.company_id:
+        return (
+            f"Agreement {target.name} is of company {target.company_id}, and the organization's company is "
+            f"{row.company_id}: lines that go to that company are held until one of the two is changed."
+        )
     return None
 
 
@@ -188,12 +195,14 @@ def _targets(
     wanted = {decision.values.get("target_id") for decision in decisions} | {row.target_id for row in rows}
     found = connection.execute(
         sql.SQL(
-            "select {id}, coalesce({name}, 'without name'), unusable from mapping.{table} where {id} = any(%s)"
+            "select {id}, coalesce({name}, 'without name'), unusable, {company} from mapping.{table}"
+            " where {id} = any(%s)"
         ).format(
+            company=sql.SQL("company_id" if kind.target_table == "agreement" else "null"),
             id=sql.Identifier(kind.target_id),
             name=sql.Identifier(kind.target_name),
             table=sql.Identifier(kind.target_table),
         ),
         [[target_id for target_id in wanted if target_id is not None]],
     ).fetchall()
-    return {target_id: _Target(name, unusable) for target_id, name, unusable in found}
+    return {target_id: _Target(*rest) for target_id, *rest in found}

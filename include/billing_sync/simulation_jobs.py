@@ -23,7 +23,7 @@ from billing_sync.simulate import Changes, Simulation, check_changes, simulate
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 10
+HEARTBEAT_SECONDS = 3
 DEAD_AFTER = "1 minute"
 LINES_AT_MOST = 2000
 MONTHS_AT_MOST = 24

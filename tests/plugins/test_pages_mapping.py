@@ -253,6 +253,14 @@ def test_a_contract_takes_another_agreement(pages: Pages, pipeline: Pipeline) ->
     ) == other  # fmt: skip
 
 
+def test_an_agreement_of_another_company_is_remarked(pages: Pages) -> None:
+    (row,) = rows(pages, "contracts", q="CT-30003")
+    (others, *_) = pages.get("targets/agreements", company_id=202, limit=1)
+    (result,) = decide(pages, decision(row, target_id=others["id"]), kind="contracts")["results"]
+    assert result["status"] == "changed"
+    assert "is of company 202, and the organization's company is 203" in result["message"]
+
+
 def test_only_who_may_edit_decides(pages: Pages) -> None:
     row = undecided(pages)
     body = {"items": [decision(row, target_id=201)]}
