@@ -1049,7 +1049,7 @@ export interface paths {
         put?: never;
         /**
          * Start Simulation
-         * @description Start a simulation in the background; 409 while another one runs.
+         * @description Start a simulation in the background; 409 with the one that runs while another one does.
          */
         post: operations["start_simulation_api_simulations_post"];
         delete?: never;
@@ -1336,6 +1336,9 @@ export interface components {
         /**
          * ChargeType
          * @description A charge type: how customers see it, and the rules for its dates. version counts with every change.
+         *
+         *     released: what a change did to lines that were decided again at once: those of a charge type that was not known, and
+         *     those that a default product is for. All others keep their rules until "apply rules again".
          */
         ChargeType: {
             /** Charge Type */
@@ -1368,6 +1371,7 @@ export interface components {
             changed_at: string | null;
             /** Lines With Older Rules */
             lines_with_older_rules: number;
+            released?: components["schemas"]["Released"] | null;
         };
         /**
          * ChargeTypeChange
@@ -3813,9 +3817,7 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/json": unknown;
-                };
+                content?: never;
             };
             /** @description Any error */
             default: {
@@ -3849,9 +3851,7 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content: {
-                    "application/json": unknown;
-                };
+                content?: never;
             };
             /** @description Any error */
             default: {
