@@ -253,6 +253,18 @@ def test_a_contract_takes_another_agreement(pages: Pages, pipeline: Pipeline) ->
     ) == other  # fmt: skip
 
 
+def test_a_contract_names_the_company_whose_agreements_come_first(pages: Pages, pipeline: Pipeline) -> None:
+    companies = dict(
+        pipeline.connection.execute(
+            "select contract_id, company_id from mapping.contract join mapping.organization_mapping"
+            " using (organization_id) where state = 'approved'"
+        ).fetchall()
+    )
+    assert companies
+    assert {row["source_id"]: row["company_id"] for row in rows(pages, "contracts") if row["company_id"]} == companies
+    assert {row["company_id"] for row in rows(pages, "organizations")} == {None}
+
+
 def test_an_agreement_of_another_company_is_remarked(pages: Pages) -> None:
     (row,) = rows(pages, "contracts", q="CT-30003")
     (others, *_) = pages.get("targets/agreements", company_id=202, limit=1)

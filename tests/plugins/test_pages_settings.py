@@ -370,3 +370,17 @@ def test_the_role_of_the_pages_only_reads_simulations(pipeline: Pipeline) -> Non
         pipeline.connection.execute("select * from audit.simulation")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             pipeline.connection.execute("insert into audit.simulation (requested_by, request) values ('x', '{}')")
+
+
+# -- dictionary ------------------------------------------------------------------------------------------------------
+
+
+def test_the_dictionary_tells_every_held_reason(pages: Pages, pipeline: Pipeline) -> None:
+    told = pages.get("dictionary")["held_reasons"]
+    known = pipeline.connection.execute("select reason_code from billing.held_reason_code").fetchall()
+    assert sorted(one["code"] for one in told) == sorted(code for (code,) in known)
+    assert all(one["title"] and one["cure"] for one in told)
+    links = {one["code"]: one["cure_link"] for one in told}
+    assert links["offer_unmapped"] == "mapping/products"
+    assert links["late_line"] == "settings/configuration?key=late_lines"
+    assert links["row_unreadable"] is None
