@@ -587,7 +587,7 @@ function rowHead<Row>(now: Now<Row>, setSelected: (change: (before: Map<string, 
     field: HEAD,
     frozen: true,
     resizable: false,
-    width: (isSelectable ? 36 : 0) + (onOpen ? 52 : 0),
+    width: (isSelectable ? 36 : 0) + (onOpen ? 62 : 0) - (isSelectable && onOpen ? 10 : 0),
     titleFormatter: () =>
       isSelectable
         ? node("input", { type: "checkbox", "data-all": true, "aria-label": "Select all rows of this page" })

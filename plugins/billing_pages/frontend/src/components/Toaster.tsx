@@ -1,7 +1,7 @@
 import { Toaster as Stack, Toast, createToaster } from "@chakra-ui/react";
 import { ApiError } from "../lib/api";
 
-const toaster = createToaster({ placement: "bottom-end", pauseOnPageIdle: true, max: 4 });
+const toaster = createToaster({ placement: "bottom-start", pauseOnPageIdle: true, max: 4 });
 
 /** Says in a corner, and to screen readers, what was done. */
 export function toast(type: "success" | "info" | "warning" | "error", title: string, description?: string): void {

@@ -11,8 +11,8 @@ export type DagRun = {
   start_date: string | null;
   end_date: string | null;
 };
-export type TaskState = { task_id: string; map_index: number; state: string | null; try_number: number };
-/** Progress of a run: its tasks (a mapped task counts once per instance), how many ended, and which run now. */
+export type TaskState = { task_id: string; task_display_name?: string; map_index: number; state: string | null; try_number: number };
+/** Progress of a run: its tasks (a mapped task counts once per instance), how many ended, and the names of those that run now or failed. */
 export type TaskProgress = { tasks: TaskState[]; ended: number; total: number; running: string[]; failed: string[] };
 
 const ENDED = new Set(["success", "failed", "skipped", "upstream_failed", "removed"]);
@@ -46,11 +46,19 @@ export function dagRun(dagId: string, runId: string): Promise<DagRun> {
 }
 
 export async function taskProgress(dagId: string, runId: string): Promise<TaskProgress> {
-  const { task_instances: tasks } = await request<{ task_instances: TaskState[] }>(
-    airflowUrl(`dags/${part(dagId)}/dagRuns/${part(runId)}/taskInstances`, { limit: 1000 }),
-    {},
-  );
-  const named = (states: string[]) => [...new Set(tasks.filter((t) => states.includes(t.state ?? "")).map((t) => t.task_id))];
+  const path = `dags/${part(dagId)}/dagRuns/${part(runId)}/taskInstances`;
+  const tasks: TaskState[] = [];
+  let total = 1;
+  // Airflow gives 100 at most, whatever is asked for
+  while (tasks.length < total) {
+    const page = await request<{ task_instances: TaskState[]; total_entries: number }>(airflowUrl(path, { limit: 100, offset: tasks.length }), {});
+    tasks.push(...page.task_instances);
+    total = page.task_instances.length === 0 ? 0 : page.total_entries;
+  }
+  const named = (states: string[]) => {
+    const found = tasks.filter((task) => states.includes(task.state ?? ""));
+    return [...new Set(found.map((task) => task.task_display_name ?? task.task_id))];
+  };
   return {
     tasks,
     ended: tasks.filter((t) => ENDED.has(t.state ?? "")).length,
