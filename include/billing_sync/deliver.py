@@ -273,7 +273,8 @@ class Deliverer:
             self._set_aside_item(item, "skipped", "agreement_changed", changed)
             self.counts.skipped += 1
             return
-        if self._is_decided_otherwise(item) or self._cycle_is_taken(item):
+        stale = self._decided_otherwise(item)
+        if (stale and stale["has_left"]) or self._cycle_is_taken(item):
             self._skip(item)
             return
         unanswered = self._may_come_late(item) if item["action"] == "update" else ""
@@ -285,6 +286,9 @@ class Deliverer:
         if changed_lines:
             self._set_aside_item(item, "skipped", "line_changed", changed_lines)
             self.counts.skipped += 1
+            return
+        if stale:
+            self._skip(item)
             return
         if item["action"] == "create":
             self._forget_deleted(item)
@@ -321,9 +325,9 @@ class Deliverer:
         self.counts.skipped += 1
         log.info("%s is under way by another plan, or its lines were decided anew", item["delivery_key"])
 
-    def _is_decided_otherwise(self, item: dict[str, Any]) -> bool:
-        """Whether a run after the plan held or excluded one of its lines, or gave it other values or another Addition."""
-        return bool(self._all("select from delivery.stale_item where plan_item_id = %s", [item["plan_item_id"]]))
+    def _decided_otherwise(self, item: dict[str, Any]) -> dict[str, Any] | None:
+        """What a run after the plan did to the item's lines: None when they are decided as the plan has them."""
+        return self._one("select has_left from delivery.stale_item where plan_item_id = %s", [item["plan_item_id"]])
 
     def _cycle_is_taken(self, item: dict[str, Any]) -> bool:
         """Whether another persistent Addition of the subscription carries one of the item's cycles since the plan."""

@@ -816,7 +816,7 @@ def test_two_approved_plans_that_carry_the_same_line_deliver_it_once(
     alone, _ = pipeline.plan_night(NOV)
     pipeline.connection.execute("delete from billing.override")
     with monkeypatch.context() as patch:  # as if both had looked at the same moment: then the ledger's key decides
-        patch.setattr(Deliverer, "_is_decided_otherwise", lambda *_: False)
+        patch.setattr(Deliverer, "_decided_otherwise", lambda *_: None)
         patch.setattr(Deliverer, "_lines_changed_since_plan", lambda *_: "")
         pipeline.finish(both)
         counts, _ = pipeline.finish(alone)

@@ -27,7 +27,7 @@ using (
         cross join (values (true), (false)) as price (is_shown)
     ),
     -- 1. The charge's own dates by rule or by hand, and the cycle of its agreement that holds the start.
-    dated as (
+    dated as materialized (
         select
             line.*,
             invoice.invoice_date,
@@ -94,7 +94,7 @@ using (
                 false) as is_late
         from dated
     ),
-    moved as (
+    moved as materialized (
         select
             placed.*,
             case
@@ -107,7 +107,7 @@ using (
             end as effective_date
         from placed
     ),
-    in_cycle as (
+    in_cycle as materialized (
         select
             moved.*,
             billing.cycle_start(effective_date, cycle_months, invoicing_cycle, bill_start_date) as cycle_start,
@@ -115,7 +115,7 @@ using (
         from moved
     ),
     -- 3. Quantity and price: to the cent. Metered usage often has no unit price short enough: then 1 x total.
-    priced as (
+    priced as materialized (
         select
             in_cycle.*,
             coalesce(typed_quantity, quantity) as wanted_quantity,
@@ -149,7 +149,7 @@ using (
                 and unit_price is not null and total_price is not null and typed_quantity is null as is_one_unit
         from priced
     ),
-    final as (
+    final as materialized (
         select
             sent.*,
             case when sent.is_one_unit then 1 else sent.wanted_quantity end as sent_quantity,
@@ -185,7 +185,7 @@ using (
             having count(*) = 1 and bool_and(incoming.quantity = sent.quantity and incoming.currency = sent.currency)
         ) as cost on true
     ),
-    worded as (
+    worded as materialized (
         select
             final.*,
             coalesce(

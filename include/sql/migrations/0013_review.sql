@@ -134,3 +134,29 @@ create index on billing.bulk_change_line (line_id);
 comment on table billing.bulk_change_line is 'The lines that a bulk change chose when it was previewed, and what became of each.';
 comment on column billing.bulk_change_line.version is 'Of the typed values as they were previewed; 0: none.';
 comment on column billing.bulk_change_line.effective_date is 'What a date rule gave for this line.';
+
+-- Versions of typed values, quick for many lines at once ---------------------------------------------------------------
+
+create or replace function billing.count_override_version() returns trigger language plpgsql set enable_seqscan = off as $$
+begin
+    if tg_op = 'UPDATE' then
+        new.version := old.version;
+        if to_jsonb(new) - '{version,decided_by,decided_at}'::text[] = to_jsonb(old) - '{version,decided_by,decided_at}'::text[] then
+            return new;
+        end if;
+        if new.decided_by = old.decided_by then
+            new.decided_by := audit.current_person();
+        end if;
+        new.decided_at := now();
+        -- No other version is newer than that of the row itself.
+        new.version := old.version + 1;
+        return new;
+    end if;
+    -- An override that was deleted and made again goes on counting: a version never means two things. Planned when the
+    -- audit trail is short, the look at it would else read all of it for each of 50,000 lines.
+    select coalesce(max((coalesce(change.after, change.before) ->> 'version')::integer), 0) + 1 into new.version
+    from audit.change
+    where change.table_name = 'billing.override' and change.row_key = new.line_id::text;
+    return new;
+end
+$$;

@@ -75,13 +75,20 @@ $$;
 comment on function delivery.plan_fingerprint(bigint) is 'Of all that a plan does: a plan that was made anew has another one, so that a person approves what they saw.';
 
 create view delivery.stale_item as
-select item.plan_item_id, item.plan_id
+select item.plan_item_id, item.plan_id, now_decided.has_left
 from delivery.plan_item as item
 cross join lateral (
     select
         bool_or(
             (decision.outcome, decision.delivery_key) is distinct from ('deliver', item.delivery_key)
-            or (
+            or exists (
+                select from billing.held_reason as reason
+                join billing.held_reason_code as code using (reason_code)
+                where reason.line_id = line.line_id and code.is_bound
+            )
+        ) as has_left,
+        bool_or(
+            (
                 decision.company_id, decision.agreement_id, decision.product_id, decision.quantity::numeric,
                 decision.unit_price::numeric, decision.taxable_flag, decision.unit_cost::numeric
             ) is distinct from (
@@ -92,12 +99,7 @@ cross join lateral (
             or item.payload ->> 'invoiceDescription' not in (
                 decision.invoice_description, decision.invoice_description || ' [' || item.marker || ']'
             )
-            or exists (
-                select from billing.held_reason as reason
-                join billing.held_reason_code as code using (reason_code)
-                where reason.line_id = line.line_id and code.is_bound
-            )
-        ) as is_decided_otherwise,
+        ) as has_other_values,
         min(decision.effective_date) as effective_date,
         max(decision.cancelled_date) as cancelled_date,
         sum(line.amount) as amount
@@ -106,7 +108,8 @@ cross join lateral (
     where line.plan_item_id = item.plan_item_id
 ) as now_decided
 where
-    now_decided.is_decided_otherwise
+    now_decided.has_left
+    or now_decided.has_other_values
     or (
         -- Where AppXite took a line away meanwhile, the dates tell nothing.
         now_decided.amount = item.amount
@@ -135,6 +138,8 @@ join mapping.agreement as agreement using (agreement_id)
 group by item.plan_id, coalesce(agreement.currency, '');
 comment on view delivery.plan_money is 'What each plan writes, per currency. Agreements to create are not in it.';
 create index on delivery.attempt (plan_id) where outcome = 'invoke';
+comment on column delivery.stale_item.has_left is 'A line of it was held, excluded or put on another Addition; else it only has other values.';
+
 create index on delivery.attempt (connectwise_addition_id) where connectwise_addition_id is not null;
 drop index audit.log_entry_run_id_idx;
 create index on audit.log_entry (run_id, level);
