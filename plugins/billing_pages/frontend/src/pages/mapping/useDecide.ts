@@ -31,7 +31,8 @@ export function useDecide(kind: Kind) {
         }),
       );
       if (stored.length > 0) toastReleased(whatWasDone(kind, items, stored), released);
-      else if (results.length === 0) toast("info", "Nothing was changed");
+      for (const one of stored) if (one.message) toast("warning", one.row?.source_name ?? one.source_id, one.message);
+      if (results.length === 0) toast("info", "Nothing was changed");
     },
     onError: (error) => toastError(error, "The decision was not stored"),
     onSettled: () => {

@@ -88,8 +88,9 @@ export function ChargeTypes({ refusal }: { refusal?: string }) {
                   )}
                 </Table.Cell>
                 <Table.Cell textAlign="end">
-                  <Button size="xs" variant="outline" aria-label={`Edit ${one.charge_type}`} onClick={() => setOpen(one.charge_type)}>
+                  <Button size="xs" variant="outline" onClick={() => setOpen(one.charge_type)}>
                     {refusal ? "Look" : one.version === 0 ? "Define" : "Edit"}
+                    <span className="sr-only"> {one.charge_type}</span>
                   </Button>
                 </Table.Cell>
               </Table.Row>
