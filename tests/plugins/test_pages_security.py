@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -364,6 +365,29 @@ def test_the_web_role_is_nobody_special(billing_db: str) -> None:
         for statement in ("create table public.x ()", "create schema x", "create role x", "create database x"):
             with pytest.raises(psycopg.Error), connection.transaction():
                 connection.execute(statement)
+
+
+def test_a_login_of_its_own_is_used_where_there_is_one(
+    billing_db: str, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    from billing_pages.database import connect
+
+    server = urlsplit(billing_db)
+    name = server.path.removeprefix("/")
+    with psycopg.connect(billing_db, autocommit=True) as owner:
+        owner.execute("create role pages_login login password 'tests-only' in role billing_web")
+        try:
+            own = f"postgresql://pages_login:tests-only@{server.hostname}:{server.port}/{name}"
+            monkeypatch.setenv("AIRFLOW_CONN_BILLING_WEB", own)
+            with connect("ann") as connection:
+                assert connection.info.user == "pages_login"
+                assert connection.execute("select current_user").fetchone() == ("billing_web",)
+                connection.execute("reset role")
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute("delete from delivery.addition")
+        finally:
+            owner.execute("drop owned by pages_login")
+            owner.execute("drop role pages_login")
 
 
 def test_the_audit_trail_is_written_though_the_role_may_not(billing_db: str) -> None:
