@@ -125,8 +125,7 @@ def _decided_meanwhile(connection: Connection, plan_id: int) -> StaleEditError:
         )
     else:
         words = f"{person} has {'rejected' if state == 'rejected' else 'approved'} plan {plan_id} already."
-        if state in ("approved", "applied"):
-            words += " To stop its delivery: pause delivery."
+        words += {"approved": " To stop its delivery: pause delivery.", "applied": " It is delivered."}.get(state, "")
     return StaleEditError(words)
 
 
