@@ -9,7 +9,7 @@ const NAMES: Record<string, string> = {
   sync_verified_invoices: "Sync verified invoices",
   sync_billing_period: "Sync one billing period",
   sync_reference_data: "Sync Organizations and Load Products",
-  apply_plan: "Deliver a plan",
+  apply_plan: "Deliver plan",
 };
 
 /** Runs that run now, live, stage by stage. */

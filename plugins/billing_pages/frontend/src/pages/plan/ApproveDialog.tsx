@@ -1,12 +1,12 @@
 import { Alert, Box, Button, Checkbox, Stack, Table, Text } from "@chakra-ui/react";
-import { useQueryClient } from "@tanstack/react-query";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { Dialog } from "../../components/Dialog";
 import { ErrorBox } from "../../components/ErrorBox";
 import { Loading } from "../../components/Loading";
 import { TableFrame } from "../../components/TableFrame";
 import { toast } from "../../components/Toaster";
-import { ApiError } from "../../lib/api";
+import { ApiError, get } from "../../lib/api";
 import { count, counted, money } from "../../lib/format";
 import type { Model } from "../../models";
 import { deliver } from "./deliver";
@@ -36,7 +36,7 @@ export function ApproveDialog({ plan, leftOut, isPaused, onClose, onChanged }: {
   const selection = useSelection(planId, approval);
   const approve = useApprove(planId);
   const error = approve.error ?? selection.error;
-  const now = changedPlan(error);
+  const now = useQuery({ queryKey: ["plan-now", planId], queryFn: () => get<PlanDetail>(`plans/${planId}`), enabled: isStale(error), staleTime: 0, gcTime: 0 });
 
   const confirm = async () => {
     setBusy(true);
@@ -61,7 +61,7 @@ export function ApproveDialog({ plan, leftOut, isPaused, onClose, onChanged }: {
       size="lg"
       onClose={onClose}
       footer={
-        now ? (
+        isStale(error) ? (
           <Button
             colorPalette="brand"
             onClick={() => {
@@ -83,8 +83,8 @@ export function ApproveDialog({ plan, leftOut, isPaused, onClose, onChanged }: {
         )
       }
     >
-      {now ? (
-        <WhatChanged before={shown} now={now} />
+      {isStale(error) ? (
+        <WhatChanged message={error.problem.message} before={shown} now={now.data} />
       ) : error ? (
         <ErrorBox error={error} onRetry={selection.error ? () => selection.refetch() : undefined} />
       ) : !selection.data ? (
@@ -117,11 +117,7 @@ export function ApproveDialog({ plan, leftOut, isPaused, onClose, onChanged }: {
   );
 }
 
-function changedPlan(error: unknown): PlanDetail | null {
-  if (!(error instanceof ApiError) || error.status !== 409) return null;
-  const current = error.problem.current as PlanDetail | null | undefined;
-  return current?.summary ? current : null;
-}
+const isStale = (error: unknown): error is ApiError => error instanceof ApiError && error.status === 409 && Boolean(error.problem.current);
 
 function Selected({ selection }: { selection: Model<"PlanSelection"> }) {
   const what = [
@@ -179,7 +175,19 @@ function Selected({ selection }: { selection: Model<"PlanSelection"> }) {
 }
 
 /** What is otherwise than it was shown; nothing was approved. */
-function WhatChanged({ before, now }: { before: PlanDetail; now: PlanDetail }) {
+function WhatChanged({ message, before, now }: { message: string; before: PlanDetail; now: PlanDetail | undefined }) {
+  return (
+    <Stack gap="3">
+      <Alert.Root status="warning">
+        <Alert.Indicator />
+        <Alert.Title>{message} Nothing was approved now.</Alert.Title>
+      </Alert.Root>
+      {now ? <Differences before={before} now={now} /> : <Loading what="the plan as it is now" />}
+    </Stack>
+  );
+}
+
+function Differences({ before, now }: { before: PlanDetail; now: PlanDetail }) {
   const sums = (plan: PlanDetail) => plan.summary.money.map((sum) => money(sum.amount, sum.currency)).join(" + ") || "none";
   const rows: [string, string, string][] = [
     ["State", before.summary.state, now.summary.state],
@@ -191,36 +199,31 @@ function WhatChanged({ before, now }: { before: PlanDetail; now: PlanDetail }) {
   const was = new Map(before.customers.map((c) => [`${c.company_id} ${c.currency}`, c]));
   const customers = now.customers.filter((c) => was.get(`${c.company_id} ${c.currency}`)?.amount !== c.amount);
   const gone = before.customers.filter((c) => !now.customers.some((other) => other.company_id === c.company_id && other.currency === c.currency));
+  const differences = rows
+    .filter(([, old, current]) => old !== current)
+    .concat(customers.map((c) => [c.company_name, money(was.get(`${c.company_id} ${c.currency}`)?.amount, c.currency) || "not in it", money(c.amount, c.currency)]))
+    .concat(gone.map((c) => [c.company_name, money(c.amount, c.currency), "not in it"]));
+  if (differences.length === 0) return <Text>Its figures are the same as before; single items differ.</Text>;
   return (
-    <Stack gap="3">
-      <Alert.Root status="warning">
-        <Alert.Indicator />
-        <Alert.Title>The plan has changed since it was shown to you. Nothing was approved.</Alert.Title>
-      </Alert.Root>
-      <Table.Root size="sm">
-        <Table.Header>
-          <Table.Row>
-            <Table.ColumnHeader />
-            <Table.ColumnHeader scope="col">As shown</Table.ColumnHeader>
-            <Table.ColumnHeader scope="col">Now</Table.ColumnHeader>
+    <Table.Root size="sm">
+      <Table.Header>
+        <Table.Row>
+          <Table.ColumnHeader />
+          <Table.ColumnHeader scope="col">As shown</Table.ColumnHeader>
+          <Table.ColumnHeader scope="col">Now</Table.ColumnHeader>
+        </Table.Row>
+      </Table.Header>
+      <Table.Body>
+        {differences.map(([name, old, current]) => (
+          <Table.Row key={`${name}${old}`}>
+            <Table.Cell as="th" scope="row" textAlign="start">
+              {name}
+            </Table.Cell>
+            <Table.Cell>{old}</Table.Cell>
+            <Table.Cell fontWeight="semibold">{current}</Table.Cell>
           </Table.Row>
-        </Table.Header>
-        <Table.Body>
-          {rows
-            .filter(([, old, current]) => old !== current)
-            .concat(customers.map((c) => [c.company_name, money(was.get(`${c.company_id} ${c.currency}`)?.amount, c.currency) || "not in it", money(c.amount, c.currency)]))
-            .concat(gone.map((c) => [c.company_name, money(c.amount, c.currency), "not in it"]))
-            .map(([name, old, current]) => (
-              <Table.Row key={`${name}${old}`}>
-                <Table.Cell as="th" scope="row" textAlign="start">
-                  {name}
-                </Table.Cell>
-                <Table.Cell>{old}</Table.Cell>
-                <Table.Cell fontWeight="semibold">{current}</Table.Cell>
-              </Table.Row>
-            ))}
-        </Table.Body>
-      </Table.Root>
-    </Stack>
+        ))}
+      </Table.Body>
+    </Table.Root>
   );
 }

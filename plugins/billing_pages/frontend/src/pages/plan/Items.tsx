@@ -95,7 +95,7 @@ export function Items({ planId, address, onChange, leftOut, onLeave, canChoose, 
               </Table.Header>
               <Table.Body>
                 {items.data.items.map((item) => (
-                  <ItemRow key={item.delivery_key} item={item} isOut={isLeftOut(leftOut, item)} onLeave={canChoose ? onLeave : null} />
+                  <ItemRow key={item.delivery_key} item={item} isOut={canChoose && isLeftOut(leftOut, item)} onLeave={canChoose ? onLeave : null} />
                 ))}
               </Table.Body>
             </Table.Root>
@@ -156,7 +156,7 @@ function ItemRow({ item, isOut, onLeave }: { item: Item; isOut: boolean; onLeave
   const isUpdate = item.action === "update";
   const name = `${item.company_name}, ${item.product ?? item.agreement_name}, ${money(item.amount, item.currency)}`;
   return (
-    <Table.Row opacity={isOut ? 0.55 : 1} verticalAlign="top">
+    <Table.Row opacity={isOut ? 0.7 : 1} verticalAlign="top">
       {onLeave && (
         <Table.Cell>
           <Checkbox.Root size="sm" checked={!isOut} onCheckedChange={(change) => onLeave([item], change.checked !== true)}>
@@ -229,7 +229,7 @@ function ItemRow({ item, isOut, onLeave }: { item: Item; isOut: boolean; onLeave
           )}
         </HStack>
         {item.problem && (
-          <Text fontSize="xs" color="red.fg" whiteSpace="pre-wrap">
+          <Text fontSize="xs" color={["refused", "conflict"].includes(item.state) ? "red.fg" : "fg.muted"} whiteSpace="pre-wrap">
             {item.problem}
           </Text>
         )}

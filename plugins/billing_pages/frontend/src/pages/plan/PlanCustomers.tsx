@@ -79,9 +79,9 @@ export function PlanCustomers({ planId, customers, q, onSearch, onOpen, leftOut,
                 const out = leftOutOf(leftOut, customer.company_id);
                 // Of all its currencies: items are left out by customer.
                 const all = customers.filter((each) => each.company_id === customer.company_id).reduce((sum, each) => sum + each.creates + each.updates + each.agreements, 0);
-                const isOut = out > 0 && out >= all;
+                const isOut = canChoose && out > 0 && out >= all;
                 return (
-                  <Table.Row key={`${customer.company_id}-${customer.currency}`} opacity={isOut ? 0.55 : 1}>
+                  <Table.Row key={`${customer.company_id}-${customer.currency}`} opacity={isOut ? 0.7 : 1}>
                     {canChoose && !changes(customer) && <Table.Cell />}
                     {canChoose && changes(customer) && (
                       <Table.Cell>
