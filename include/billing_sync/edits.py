@@ -57,7 +57,7 @@ def change_line(
     that cannot be, and BusyError; then nothing is stored.
     """
     with deciding(connection):
-        line = _line_to_edit(connection, line_id, version)
+        line = _line_to_edit(connection, line_id, version, changes)
         wanted = _with_changes(connection, line_id, changes)
         _check(connection, line, changes, wanted)
         _store(connection, line_id, wanted)
@@ -86,15 +86,27 @@ def hold_plans_of(connection: Connection, line_ids: Sequence[int]) -> None:
     )
 
 
-def _line_to_edit(connection: Connection, line_id: int, version: int) -> Row:
+def _line_to_edit(connection: Connection, line_id: int, version: int, changes: Mapping[str, Any]) -> Row:
     hold_plans_of(connection, [line_id])
     line = read_line(connection, line_id)
-    if line["lock"]:
+    if line["lock"] and not (changes.keys() <= {"is_excluded", "reason"} and _is_dealt_with(connection, line)):
         raise LockedError(f"Line {line_id} cannot be changed any more: {line['lock']}.")
     if line["version"] != version:
         who, at = _last_change(connection, line_id)
         raise StaleEditError(f"{who} changed this line at {at}. Look at it again.", current=line)
     return line
+
+
+def _is_dealt_with(connection: Connection, line: Row) -> bool:
+    """Whether excluding says what became of it: a delivered line of an invoice that AppXite withdrew."""
+    row = connection.execute(
+        """
+        select from billing.invoice_line as line join billing.invoice as invoice using (invoice_id)
+        where line.line_id = %s and invoice.withdrawn is not null
+        """,
+        [line["line_id"]],
+    ).fetchone()
+    return line["outcome"] == "delivered" and row is not None
 
 
 def _last_change(connection: Connection, line_id: int) -> tuple[str, str]:

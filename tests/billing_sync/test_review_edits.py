@@ -213,6 +213,20 @@ def test_a_delivered_line_cannot_be_edited(world: World) -> None:
         change_line(world.connection, line_id, version=0, changes={"quantity": Decimal(8)})
 
 
+def test_a_delivered_line_of_a_withdrawn_invoice_can_only_be_excluded(world: World) -> None:
+    _, _, line_id = waiting_line(world)
+    world.deliver()
+    world.execute("update billing.invoice set withdrawn = 'gone from AppXite'")
+    with pytest.raises(LockedError):
+        change_line(world.connection, line_id, version=0, changes={"quantity": Decimal(8)})
+
+    changed = change_line(
+        world.connection, line_id, version=0, changes={"is_excluded": True, "reason": "credited in ConnectWise"}
+    )
+
+    assert (changed.line["outcome"], changed.line["typed"]["is_excluded"]) == ("delivered", True)
+
+
 def test_a_line_of_an_approved_plan_cannot_be_edited_until_its_deadline_is_over(world: World) -> None:
     _, _, line_id = waiting_line(world)
     approve_plan(world.connection, world.plan(), "ann")
