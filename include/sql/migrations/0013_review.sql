@@ -99,7 +99,7 @@ where
     and plan.approved_at + billing.text_setting('delivery_deadline_hours')::integer * interval '1 hour' > now();
 comment on view delivery.locked_line is 'Lines whose values nobody can change any more: delivered, being delivered, or about to be by an approved plan. A line may stand here twice.';
 
--- The end of a held reason is recorded on behalf of whoever decides, who needs no right on the audit trail (as 0014).
+-- The end of a held reason is recorded on behalf of whoever decides, who needs no right on the audit trail.
 alter function audit.record_release() security definer set search_path = pg_catalog, pg_temp;
 
 -- Bulk changes ---------------------------------------------------------------------------------------------------------
