@@ -47,6 +47,7 @@ def test_nothing_is_doubled_lost_or_a_cent_off(config: Config, name: str) -> Non
         assert figures.controls
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("name", "happened"),
     [

@@ -223,9 +223,9 @@ class FakeConnectWise:
 class World:
     """Builds what a test needs and answers what was decided."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, connection: Connection | None = None) -> None:
         self.dsn = dsn
-        self.connection: Connection = connect(dsn, user="tests")
+        self.connection = connection or connect(dsn, user="tests")
         self.connectwise = FakeConnectWise(self)
         self.invoices: list[Invoice] = []
         self._numbers = itertools.count(1)
