@@ -58,7 +58,8 @@ STEPS = (
 REVIEW_STEPS = (MAP_LINES, RESOLVE_AGREEMENTS, APPLY_RULES, HOLD_LINES, BOUND_AMOUNTS, BOUND_CREDITS)
 REVIEW_DAG = "review_pages"  # no DAG of Airflow: what is decided again at once, after an edit on the pages
 REVIEW_LOCK = 0x1E71E4
-MANY_LINES = 3000
+MANY_LINES = 3000  # more are decided in the background
+FEW_LINES = 500  # these are looked up by index
 LOCK_WAIT = "3s"
 BACKGROUND_LOCK_WAIT = "30min"
 
@@ -252,7 +253,11 @@ def _decide_review(connection: Connection, run_id: int, *, lock_wait: str) -> Re
             # The bound of a web request is not meant for deciding.
             connection.execute("set local statement_timeout = '30min'")
             with working_for(connection, run_id):
-                connection.execute(_REMEMBER)
+                lines = connection.execute(_REMEMBER).rowcount
+                if lines <= FEW_LINES:  # PostgreSQL cannot know how few: it would read whole tables to join them
+                    connection.execute(
+                        "select set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
+                    )
             for step in REVIEW_STEPS:
                 run_sql_file(connection, step, run_id)
             with working_for(connection, run_id):
