@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Ports of the local stack, e.g. `make demo AIRFLOW_PORT=9080`; empty means the default.
 export AIRFLOW_PORT POSTGRES_PORT SANDBOX_PORT LOCAL_POSTGRES
 
-.PHONY: help install pages api-types demo stop status test test-fast fuzz screenshots prove business check format lock clean
+.PHONY: help install pages api-types demo stop status test test-fast fuzz screenshots prove business bench check format lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -54,6 +54,9 @@ prove: install  ## the proof campaign: kills, overlaps, faults ... (SEED=7, ARGS
 
 business: install  ## 15 months of a business against the rules (SEEDS=200, SEED=7, ARGS="--mutations --save")
 	@PYTHONPATH=include:plugins:tests/helpers:tests $(RUN) -m business --seeds $(or $(SEEDS),20) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench: install  ## the review grid with 100,000 lines in a period, against its bounds (ARGS="--lines 8000")
+	@PYTHONPATH=include:plugins:tests/helpers:tests $(RUN) -m bench $(ARGS)
 
 check: install  ## ruff, mypy, sqlfluff, and TypeScript's own check of the pages
 	@$(RUN) -m local_stack check
