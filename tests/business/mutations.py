@@ -80,15 +80,15 @@ def persists(program: Program) -> bool:
 
 MUTATIONS = (
     # Guards
-    Mutation("bill on an agreement that prorates", HOLD, "('agreement_prorates', agreement.prorates,", "('agreement_prorates', false,", lambda one: sum(customer.prorates for customer in one.customers) > 0),
-    Mutation("ignore the agreement's currency", HOLD, "agreement.agreement_id is not null and agreement.currency is distinct from line.currency,", "false,", happens("agreement_currency")),
-    Mutation("bill an invoice that does not add up", HOLD, "('invoice_does_not_add_up',\n        not invoice.adds_up,", "('invoice_does_not_add_up',\n        false,", happens("break_total")),
-    Mutation("bill a withdrawn invoice", HOLD, "('invoice_withdrawn', invoice.withdrawn is not null,", "('invoice_withdrawn', false,", happens("withdraw")),
-    Mutation("bill an invoice issued again a second time", HOLD, "('delivered_on_withdrawn_invoice', standing.lines is not null,", "('delivered_on_withdrawn_invoice', false,", happens("reissue")),
+    Mutation("bill on an agreement that prorates", HOLD, "case when agreement.prorates\n", "case when false\n", lambda one: sum(customer.prorates for customer in one.customers) > 0),
+    Mutation("ignore the agreement's currency", HOLD, "case when agreement.agreement_id is not null and agreement.currency is distinct from line.currency\n", "case when false\n", happens("agreement_currency")),
+    Mutation("bill an invoice that does not add up", HOLD, "case when not invoice.adds_up\n        then", "case when false\n        then", happens("break_total")),
+    Mutation("bill a withdrawn invoice", HOLD, "case when invoice.withdrawn is not null\n", "case when false\n", happens("withdraw")),
+    Mutation("bill an invoice issued again a second time", HOLD, "case when standing.lines is not null\n", "case when false\n", happens("reissue")),
     Mutation("bill the difference of a changed line by itself", HOLD, "correction.why_held is not null or (line.revision = 1", "(line.revision = 1", lambda one: is_set(changes_after_delivery="hold")(one) and happens("change_row")(one)),
     Mutation("bill what a person excluded", HOLD, "when override.is_excluded then format", "when false then format", types("is_excluded")),
-    Mutation("bill late lines that shall be held", HOLD, "decision.is_late and setting.late_lines = 'hold',", "false,", is_set(late_lines="hold")),
-    Mutation("send credits that shall be held", HOLD, "decision.amount < 0 and setting.negative_additions = 'hold',", "false,", is_set(negative_additions="hold")),
+    Mutation("bill late lines that shall be held", HOLD, "case when decision.is_late and setting.late_lines = 'hold'\n", "case when false\n", is_set(late_lines="hold")),
+    Mutation("send credits that shall be held", HOLD, "case when decision.amount < 0 and setting.negative_additions = 'hold'\n", "case when false\n", is_set(negative_additions="hold")),
     Mutation("send zero amounts that shall be skipped", HOLD, "when line.total_price = 0 and billing.text_setting('zero_amounts') = 'skip' then", "when false then", is_set(zero_amounts="skip")),
     Mutation("take the first of several agreements", RESOLVE, "case when cardinality(candidate_ids) = 1 then candidate_ids[1] end\n", "candidate_ids[1]\n", happens("second_agreement")),
     # Dates
