@@ -33,6 +33,7 @@ export const DATE_RULES = [
   "first_day_of_next_month",
   "last_day_of_next_month",
   "invoice_date",
+  "next_invoice_date",
 ];
 
 type Given = Partial<Record<"agreement_id" | "product_id" | "effective_date" | "cancelled_date" | "quantity" | "unit_price" | "invoice_description", string>>;
