@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pipeline import OCT, SEP, check, invoiced, one_time, recurring
 from playwright.sync_api import FrameLocator, Locator, expect
-from visit import PATIENCE, Site, Visit, world
+from visit import Site, Visit, world
 
 if TYPE_CHECKING:
     from pipeline import Pipeline
