@@ -9,10 +9,10 @@ from decimal import Decimal
 
 import psycopg
 import pytest
-from sql_world import JULY, JUNE, MAY, World, monthly
+from sql_world import JULY, JUNE, MAY, World, month_end, monthly
 
 from billing_sync.db import run_sql_file
-from billing_sync.decide import MAKE_PLAN, decide
+from billing_sync.decide import BOUND_ADDITIONS, MAKE_PLAN, STEPS, decide, decide_again
 from billing_sync.errors import ConfigurationError
 from billing_sync.plan import approve_automatically, approve_plan
 
@@ -323,3 +323,34 @@ def test_a_run_without_lines_has_an_empty_plan(world: World) -> None:
 
     assert world.items() == []
     assert state(world, world.run_id) == "proposed"
+
+
+@pytest.mark.parametrize("edited", [0, 1, 2])
+def test_an_edit_between_grouping_and_planning_leaves_no_addition_with_a_gap(world: World, edited: int) -> None:
+    """Each step is a task of its own: a person may edit a line in between. The rest must not bill that line's cycle."""
+    customer = world.customer()
+    lines = [monthly(month, subscription_id="S-1") for month in (MAY, JUNE, JULY)]
+    for line in lines:
+        world.invoice(customer, line)
+    run_id = world.open("nightly", MAY, JUNE, JULY)
+    for step in STEPS[: STEPS.index(BOUND_ADDITIONS) + 1]:
+        run_sql_file(world.connection, step, run_id)
+    assert len({world.key(line) for line in lines}) == 1
+
+    world.override(lines[edited], unit_price=Decimal("7.00"))
+    decide_again(world.connection, organization_ids=[customer.organization_id])
+    for step in STEPS[STEPS.index(MAKE_PLAN) :]:
+        run_sql_file(world.connection, step, run_id)
+
+    planned = {item["delivery_key"]: len(world.rows(
+        "select from delivery.plan_item_line where plan_item_id = %s", item["plan_item_id"]
+    )) for item in world.items(run_id)}  # fmt: skip
+    # What stands before the edited line is whole; what was founded by it, or goes on after it, waits.
+    assert list(planned.values()) == ([2] if edited == 2 else [])
+
+    world.deliver(run_id)
+    world.night(MAY, JUNE, JULY)
+    billed = [world.connectwise.billed(customer.agreement_id, month, month_end(month)) for month in (MAY, JUNE, JULY)]
+    assert billed == [world.decision(line)["amount"] for line in lines]
+    assert billed[edited] == Decimal("14.00")
+    assert world.breaches() == []

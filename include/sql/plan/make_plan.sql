@@ -34,7 +34,36 @@ from billing.line_in_scope as scope
 join billing.line_decision as decision using (line_id)
 join billing.held_reason as reason using (line_id)
 join billing.held_reason_code as code using (reason_code)
-where code.is_bound and decision.delivery_key is not null;
+where code.is_bound and decision.delivery_key is not null
+union
+-- An edit took a line off its Addition after lines were grouped: what is left would bill that line's cycle, too, or bear
+-- its key. Whole again is the group that the next run makes.
+select placed.delivery_key
+from (
+    select
+        decision.delivery_key,
+        decision.cycle_start = coalesce(
+            lag(decision.cycle_end) over (partition by decision.delivery_key order by decision.cycle_start) + 1,
+            carried.last_cycle_end + 1,
+            case
+                when ledger.is_adopted or decision.delivery_key
+                    = billing.text_setting('environment') || '/' || line.line_key || '/' || line.revision
+                    then decision.cycle_start
+            end
+        ) as follows
+    from billing.line_in_scope as scope
+    join billing.line_decision as decision using (line_id)
+    join billing.invoice_line as line on line.line_id = scope.line_id
+    left join delivery.addition as ledger
+        on ledger.delivery_key = decision.delivery_key and (ledger.state <> 'refused' or ledger.is_adopted)
+    left join lateral (
+        select max(done.cycle_end) as last_cycle_end
+        from delivery.addition_line as done
+        where done.delivery_key = ledger.delivery_key
+    ) as carried on true
+    where decision.outcome = 'deliver' and decision.is_persistent and decision.delivery_key is not null
+) as placed
+where placed.follows is not true;
 
 create temporary table wanted on commit drop as
 -- Only lines of this run: a line of another period may have been given the same Addition by an earlier run.
