@@ -328,15 +328,17 @@ class Player:
         self._decide("organizations", self._organization(number), state, self._company(number))
 
     def _map_contract(self, number: int) -> None:
-        """To the customer's first agreement."""
+        """To the customer's first agreement. One that is cancelled is refused: then the person has decided nothing."""
         if not self.agreements[number]:
             return
-        contract = self.seller.accounts[number].contract_id
-        self.decisions.contracts[contract] = self.agreements[number]
-        rows = [
-            {"contract_id": contract, "agreement_id": str(self.agreements[number]), "state": "approved", "note": ""}
-        ]
-        import_mappings(self.pipeline.connection, "contracts", pd.DataFrame(rows), approve=True, person="tests")
+        contract, agreement = self.seller.accounts[number].contract_id, self.agreements[number]
+        rows = [{"contract_id": contract, "agreement_id": str(agreement), "state": "approved", "note": ""}]
+        try:
+            import_mappings(self.pipeline.connection, "contracts", pd.DataFrame(rows), approve=True, person="tests")
+        except ConfigurationError as error:
+            _require_unusable(error)
+            return
+        self.decisions.contracts[contract] = agreement
         self.is_decided_anew = True
 
     def _split(self, number: int, by: str, part: int) -> None:
@@ -382,8 +384,7 @@ class Player:
         try:
             self._import(kind, {source: (state, target)})
         except ConfigurationError as error:
-            if "nothing can be billed to" not in str(error):
-                raise
+            _require_unusable(error)
             return
         getattr(self.decisions, kind)[source] = (state, target)
         self.is_decided_anew = True
@@ -744,3 +745,9 @@ def _dates(addition: dict[str, Any]) -> str:
 
 def _few(counted: Counter[Any]) -> list[Any]:
     return sorted(counted.elements(), key=str)[:4]
+
+
+def _require_unusable(error: ConfigurationError) -> None:
+    """What a person wanted is refused only because ConnectWise cannot be billed with it; raises any other error."""
+    if "nothing can be billed to" not in str(error):
+        raise error
