@@ -10,8 +10,6 @@ from decimal import Decimal, InvalidOperation
 from billing_sync.db import Connection
 from billing_sync.errors import ConfigurationError, SourceDataError
 
-LIST_THEM = "List them with: python -m billing_sync bounds list"
-
 
 @dataclass(frozen=True)
 class Parked:
@@ -89,15 +87,15 @@ def allow(connection: Connection, bound_key: str, up_to: str, person: str, note:
     with connection.transaction():
         figures = [parked.figure for parked in parked_now(connection) if parked.bound_key == bound_key]
         if not figures:
-            raise ConfigurationError(f"Nothing is parked as {bound_key!r}. {LIST_THEM}")
+            raise ConfigurationError(f"Nothing is parked as {bound_key!r} any more.")
         if bound_key == "lines_removed":
             raise ConfigurationError(
-                "Removed lines are no matter of a figure: look at them (audit.log_entry, code line_removed_in_appxite)"
-                ", then approve the plan that waits."
+                "Removed lines are no matter of a figure: look at them in the log (line_removed_in_appxite), "
+                "then approve the plan that waits."
             )
         figure = max(figures, key=abs)
         if figure != _figure(up_to):
-            raise ConfigurationError(f"{bound_key} is at {figure}, not at {up_to}: look at it again. {LIST_THEM}")
+            raise ConfigurationError(f"{bound_key} is at {figure}, not at {up_to}: look at it again.")
         connection.execute("select set_config('billing.user', %s, true)", [person])
         connection.execute(
             """
@@ -119,7 +117,9 @@ def withdraw(connection: Connection, bound_key: str, person: str) -> None:
         connection.execute("select set_config('billing.user', %s, true)", [person])
         deleted = connection.execute("delete from billing.bound_allowance where bound_key = %s", [bound_key])
         if not deleted.rowcount:
-            raise ConfigurationError(f"Nothing was let pass as {bound_key!r}. {LIST_THEM}")
+            raise ConfigurationError(
+                f"Nothing was let pass as {bound_key!r}. List them with: python -m billing_sync bounds list"
+            )
 
 
 def is_parked(connection: Connection, plan_id: int) -> bool:

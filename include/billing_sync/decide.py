@@ -94,7 +94,7 @@ def say_held_lines(connection: Connection, run_id: int) -> int:
             """
         ).fetchall()
     for code, reason, currency, count, money in rows:
-        message = f"{count} lines held, {money} {currency}: {reason}"
+        message = f"{count} {'line' if count == 1 else 'lines'} held, {money} {currency}: {reason}"
         log.info(message)
         log_entry(connection, run_id, "WARNING", "lines_held", message, reason_code=code)
     return len(rows)
@@ -240,7 +240,11 @@ def deciding(connection: Connection, *, lock_wait: str = LOCK_WAIT) -> Iterator[
     """A transaction that no run decides in. Raises BusyError when one is at it for longer than lock_wait."""
     try:
         with connection.transaction():
-            connection.execute("select set_config('lock_timeout', %s, true)", [lock_wait])
+            # The bound of a web request's statements is meant neither for waiting in the background nor for deciding.
+            connection.execute(
+                "select set_config('statement_timeout', '30min', true), set_config('lock_timeout', %s, true)",
+                [lock_wait],
+            )
             connection.execute("select pg_advisory_xact_lock(hashtext('billing.decide'))")
             yield
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
@@ -250,8 +254,6 @@ def deciding(connection: Connection, *, lock_wait: str = LOCK_WAIT) -> Iterator[
 def _decide_review(connection: Connection, run_id: int, *, lock_wait: str) -> Released:
     try:
         with deciding(connection, lock_wait=lock_wait):
-            # The bound of a web request is not meant for deciding.
-            connection.execute("set local statement_timeout = '30min'")
             with working_for(connection, run_id):
                 lines = connection.execute(_REMEMBER).rowcount
                 if lines <= FEW_LINES:  # PostgreSQL cannot know how few: it would read whole tables to join them
@@ -306,7 +308,7 @@ _REMEMBER: Final = """
     select
         scope.line_id, decision.outcome, decision.delivery_key, decision.company_id, decision.agreement_id,
         decision.product_id, decision.effective_date, decision.cancelled_date, decision.quantity, decision.unit_price,
-        decision.invoice_description, decision.taxable_flag, decision.unit_cost
+        decision.invoice_description, decision.taxable_flag, decision.unit_cost, decision.can_be_persistent
     from billing.line_in_scope as scope left join billing.line_decision as decision using (line_id)
 """
 
@@ -323,10 +325,12 @@ _JUDGE: Final = """
             before.outcome as outcome_before,
             (decision.company_id, decision.agreement_id, decision.product_id, decision.effective_date,
                 decision.cancelled_date, decision.quantity::numeric, decision.unit_price::numeric,
-                decision.invoice_description, decision.taxable_flag, decision.unit_cost::numeric)
+                decision.invoice_description, decision.taxable_flag, decision.unit_cost::numeric,
+                decision.can_be_persistent)
             is distinct from (before.company_id, before.agreement_id, before.product_id, before.effective_date,
                 before.cancelled_date, before.quantity::numeric, before.unit_price::numeric,
-                before.invoice_description, before.taxable_flag, before.unit_cost::numeric) as is_otherwise
+                before.invoice_description, before.taxable_flag, before.unit_cost::numeric,
+                before.can_be_persistent) as is_otherwise
         from remembered_decision as before
         join billing.line_decision as decision using (line_id)
     ) as judged

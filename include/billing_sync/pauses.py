@@ -48,7 +48,7 @@ def end_pause(connection: Connection, person: str, company_id: int | None = None
     ).fetchall()
     if not rows:
         whom = "everything" if company_id is None else f"company {company_id}"
-        raise ConfigurationError(f"There is no pause of {whom}. List them with: python -m billing_sync pauses list")
+        raise ConfigurationError(f"There is no pause of {whom}, or somebody has ended it already.")
     return [str(row[0]) for row in rows]
 
 

@@ -504,9 +504,12 @@ def decision_words(story: LineStory) -> str:
     decision = story.decision or {}
     source = AGREEMENT_SOURCES.get(decision.get("agreement_source") or "", decision.get("agreement_source") or "")
     parts = [
-        f"company {story.names['company']}, product {story.names['product']}",
-        f"agreement {story.names['agreement']}" + (f" ({source})" if source else ""),
-        f"{decision.get('effective_date')} to {decision.get('cancelled_date')}",
+        ", ".join(
+            f"{what} {story.names[what]}" if story.names[what] else f"no {what}" for what in ("company", "product")
+        ),
+        (f"agreement {story.names['agreement']}" if story.names["agreement"] else "no agreement")
+        + (f" ({source})" if source else ""),
+        f"{decision.get('effective_date') or 'no date'} to {decision.get('cancelled_date') or 'no date'}",
         f"{shown(decision.get('quantity'))} x {shown(decision.get('unit_price'))} = {_money(decision.get('amount'))}",
     ]
     rules = decision.get("rules") or {}

@@ -14,7 +14,7 @@ from review_world import JUNE, MAY, World, monthly
 
 from billing_sync import decide as decisions
 from billing_sync.db import Connection, connect, run_sql_file
-from billing_sync.decide import decide_again, review_state, try_decide_again
+from billing_sync.decide import decide_again, deciding, review_state, try_decide_again
 from billing_sync.edits import agreements_for, change_line, products_for
 from billing_sync.errors import BusyError, LockedError, NotFoundError, RefusedEditError, StaleEditError
 from billing_sync.plan import approve_plan
@@ -504,3 +504,15 @@ def test_a_background_run_whose_server_died_is_told_as_failed(world: World) -> N
     assert review_state(world.connection, run_id).state == "failed"
     with pytest.raises(NotFoundError):
         review_state(world.connection, run_id + 1)
+
+
+def test_waiting_for_a_run_that_decides_is_not_cut_off_by_the_bound_of_a_web_request(billing_db: str) -> None:
+    with connect(billing_db) as running, connect(billing_db) as waiting:
+        waiting.execute("set statement_timeout = '200ms'")
+        running.execute("select pg_advisory_lock(hashtext('billing.decide'))")
+        later = threading.Timer(0.8, lambda: running.execute("select pg_advisory_unlock_all()"))
+        later.start()
+        with deciding(waiting, lock_wait="30s"):
+            pass
+        later.join()
+        assert waiting.execute("show statement_timeout").fetchone() == ("200ms",)

@@ -916,7 +916,7 @@ def test_only_the_figure_that_stands_now_is_let_pass(busy: tuple[World, Customer
     world.night()
     with pytest.raises(ConfigurationError, match=r"too_many_additions/\d+ is at 4, not at .*: look at it again"):
         allow(world, f"too_many_additions/{customer.agreement_id}", up_to)
-    with pytest.raises(ConfigurationError, match=r"Nothing is parked as 'x'\. List them with: .* bounds list"):
+    with pytest.raises(ConfigurationError, match=r"Nothing is parked as 'x' any more\."):
         allow(world, "x", "4")
     assert bounds.allowed(world.connection) == []
 

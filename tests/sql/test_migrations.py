@@ -291,7 +291,8 @@ def test_every_table_that_people_change_has_a_history(functions: Connection) -> 
 
     assert {row[0] for row in found} == {
         "billing.setting", "billing.charge_type", "billing.override", "mapping.organization_mapping",
-        "mapping.offer_mapping", "mapping.contract_mapping", "billing.bound_allowance", "delivery.pause", "delivery.plan",
+        "mapping.offer_mapping", "mapping.contract_mapping", "billing.bound_allowance", "delivery.pause",
+        "delivery.plan",
         "mapping.company_selector", "mapping.offer_variant_mapping",
         "mapping.agreement_rule", "mapping.agreement_refusal", "delivery.adoption",
         "billing.invoice", "billing.invoice_line", "billing.held_reason",

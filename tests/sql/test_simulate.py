@@ -435,7 +435,7 @@ def test_a_login_that_may_not_create_databases_is_told_so(world: World) -> None:
     world.execute("create role no_scratch login password 'secret'")
     try:
         dsn = make_conninfo(world.dsn, user="no_scratch", password="secret")
-        with pytest.raises(ConfigurationError, match="alter role .* createdb"):
+        with pytest.raises(ConfigurationError, match=r"alter role .* createdb"):
             simulate(dsn, MAY, MAY, Changes({"zero_amounts": "skip"}))
     finally:
         world.execute("drop role no_scratch")

@@ -107,7 +107,7 @@ select
                 select
                     format('invoice %s says %s, its rows give %s', invoice.invoice_number,
                         coalesce(invoice.total_amount::text, 'nothing readable'), coalesce(sum(sibling.total_price), 0))
-                    || coalesce(format('; %s of its rows cannot be read', nullif(count(*) filter (where sibling.problem is not null), 0)), '')
+                    || coalesce('; ' || nullif(count(*) filter (where sibling.problem is not null), 0) || ' of its rows cannot be read', '')
                 from billing.invoice_line as sibling
                 where not invoice.adds_up and sibling.invoice_id = invoice.invoice_id
             )

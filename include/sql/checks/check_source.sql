@@ -61,10 +61,10 @@ select
             invoice.invoice_number, organization.name, invoice.problem)
         else format('Invoice %s of %s: its rows do not give its total of %s %s%s; all its lines wait', invoice.invoice_number,
             organization.name, coalesce(invoice.total_amount::text, '(unreadable)'), invoice.currency,
-            format(', and %s of them cannot be read', nullif((
-                select count(*) from billing.invoice_line as line
+            (
+                select ', and ' || nullif(count(*), 0) || ' of them cannot be read' from billing.invoice_line as line
                 where line.invoice_id = invoice.invoice_id and line.problem is not null
-            ), 0)))
+            ))
     end,
     jsonb_build_object('invoice_id', invoice.invoice_id)
 from billing.invoice as invoice
@@ -74,11 +74,15 @@ union all
 select
     'WARNING', 'invoice_withdrawn',
     format('Invoice %s of %s: %s. Its open lines wait%s', invoice.invoice_number, organization.name, invoice.withdrawn,
-        format('; %s %s of it are delivered, and stay: credit them by hand if they are not owed', nullif((
-            select sum(carried.amount) from billing.invoice_line as line
+        (
+            select
+                format('; %s %s of it are delivered, and stay: credit them by hand if they are not owed',
+                    sum(carried.amount), invoice.currency)
+            from billing.invoice_line as line
             join delivery.addition_line as carried using (line_id)
             where line.invoice_id = invoice.invoice_id
-        ), 0), invoice.currency)),
+            having sum(carried.amount) <> 0
+        )),
     jsonb_build_object('invoice_id', invoice.invoice_id)
 from billing.invoice as invoice
 join mapping.organization as organization using (organization_id)

@@ -3,6 +3,9 @@
 -- The log that people read says which offers are new or renamed, and which approved ones have a new billing frequency.
 -- May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE
 
+-- Two runs at once would both find something new, and the second would stumble over the first one's row.
+select pg_advisory_xact_lock(hashtext('mapping.refresh'));
+
 create temporary table reference_before on commit drop as select * from mapping.reference;
 create temporary table frequency_before on commit drop as select offer_id, billing_frequency from mapping.offer_frequency;
 
@@ -65,8 +68,10 @@ select mapping.log_reference_changes();
 insert into audit.log_entry (run_id, level, code, message, subject)
 select
     audit.current_run_id(), 'WARNING', 'offer_frequency_new',
-    format('%s approved offers are invoiced with another billing frequency for the first time, and become the same product: %s',
-        count(*), mapping.some_of(array_agg(
+    format('%s invoiced with another billing frequency for the first time, and %s the same product: %s',
+        case when count(*) = 1 then '1 approved offer is' else format('%s approved offers are', count(*)) end,
+        case when count(*) = 1 then 'becomes' else 'become' end,
+        mapping.some_of(array_agg(
             format('%s (%s) %s', offer.name, offer.offer_id, seen.billing_frequency)
             order by offer.name, offer.offer_id, seen.billing_frequency
         ))),

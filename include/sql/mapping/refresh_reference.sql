@@ -3,6 +3,9 @@
 -- The log that people read says what is new, renamed, gone, deleted or inactive, and back again.
 -- May run again: writes only what differs. By hand: PGOPTIONS='-c billing.run_id=RUN' psql -1 -f FILE.
 
+-- Two runs at once would both find something new, and the second would stumble over the first one's row.
+select pg_advisory_xact_lock(hashtext('mapping.refresh'));
+
 create temporary table reference_before on commit drop as select * from mapping.reference;
 
 merge into mapping.organization as known

@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Outcome = Literal["delivered", "held", "excluded", "awaiting approval", "in doubt"]
 BillingPeriod = Annotated[str, Field(pattern=r"^20\d\d-(0[1-9]|1[0-2])$", description="calendar month, YYYY-MM")]
@@ -14,6 +14,18 @@ Currency = Annotated[str, Field(max_length=10)]
 LineId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 ConnectWiseId = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Note = Annotated[str, Field(max_length=1000)]
+
+
+def _exact(value: object) -> object:
+    """A number of JSON has been a float by now, and may have lost digits."""
+    if isinstance(value, float):
+        raise ValueError(  # noqa: TRY004  (pydantic answers 422 to it)
+            'send it as text, e.g. "12.50": a JSON number may lose digits'
+        )
+    return value
+
+
+ExactDecimal = Annotated[Decimal, BeforeValidator(_exact)]
 
 
 class Given(BaseModel):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from billing_pages.api.common import (
     BillingPeriod,
     ConnectWiseId,
+    ExactDecimal,
     Given,
     LineId,
     Money,
@@ -63,8 +64,8 @@ class LineFilter(Given):
         None, description="stands somewhere in customer, company, invoice, subscription, offer or description"
     )
     user_updated: bool | None = None
-    min_total: Decimal | None = Field(None, max_digits=18)
-    max_total: Decimal | None = Field(None, max_digits=18)
+    min_total: ExactDecimal | None = Field(None, max_digits=18)
+    max_total: ExactDecimal | None = Field(None, max_digits=18)
     currencies: list[Annotated[str, Field(max_length=10)]] = Field([], max_length=50)
     line_ids: list[LineId] = Field([], max_length=50_000)
 
@@ -183,8 +184,8 @@ class LineChange(Given):
     product_id: ConnectWiseId | None = None
     effective_date: date | None = None
     cancelled_date: date | None = None
-    quantity: Decimal | None = Field(None, max_digits=28, decimal_places=12)
-    unit_price: Decimal | None = Field(None, max_digits=28, decimal_places=12)
+    quantity: ExactDecimal | None = Field(None, max_digits=28, decimal_places=12)
+    unit_price: ExactDecimal | None = Field(None, max_digits=28, decimal_places=12)
     invoice_description: Annotated[str, Field(max_length=5900)] | None = None
     is_excluded: bool | None = None
     reason: Note | None = None
@@ -209,8 +210,8 @@ class BulkValues(Given):
     product_id: ConnectWiseId | None = None
     effective_date: date | Annotated[str, Field(max_length=40)] | None = None
     cancelled_date: date | Annotated[str, Field(max_length=40)] | None = None
-    quantity: Decimal | None = Field(None, max_digits=28, decimal_places=12)
-    unit_price: Decimal | None = Field(None, max_digits=28, decimal_places=12)
+    quantity: ExactDecimal | None = Field(None, max_digits=28, decimal_places=12)
+    unit_price: ExactDecimal | None = Field(None, max_digits=28, decimal_places=12)
     invoice_description: Annotated[str, Field(max_length=5900)] | None = None
     reason: Note | None = None
 
