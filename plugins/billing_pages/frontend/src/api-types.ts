@@ -1304,9 +1304,9 @@ export interface components {
             /** Cancelled Date */
             cancelled_date?: string | null;
             /** Quantity */
-            quantity?: number | string | null;
+            quantity?: (number | string) | null;
             /** Unit Price */
-            unit_price?: number | string | null;
+            unit_price?: (number | string) | null;
             /** Invoice Description */
             invoice_description?: string | null;
             /** Reason */
@@ -1770,9 +1770,9 @@ export interface components {
             /** Cancelled Date */
             cancelled_date?: string | null;
             /** Quantity */
-            quantity?: number | string | null;
+            quantity?: (number | string) | null;
             /** Unit Price */
-            unit_price?: number | string | null;
+            unit_price?: (number | string) | null;
             /** Invoice Description */
             invoice_description?: string | null;
             /** Is Excluded */
@@ -1834,9 +1834,9 @@ export interface components {
             /** User Updated */
             user_updated?: boolean | null;
             /** Min Total */
-            min_total?: number | string | null;
+            min_total?: (number | string) | null;
             /** Max Total */
-            max_total?: number | string | null;
+            max_total?: (number | string) | null;
             /**
              * Currencies
              * @default []
