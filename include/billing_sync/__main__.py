@@ -471,7 +471,10 @@ def allow_bound(
     from billing_sync.bounds import allow
 
     with _database() as connection:
-        figure = allow(connection, bound_key, up_to, person, note)
+        try:
+            figure = allow(connection, bound_key, up_to, person, note)
+        except ConfigurationError as error:  # the pages say the same, and have the list before them
+            raise ConfigurationError(f"{error} List them with: python -m billing_sync bounds list") from None
     console.print(f"{bound_key} passes up to {figure}, by {person}; the next run plans it")
 
 
