@@ -216,5 +216,5 @@ def test_an_approved_offer_that_gets_another_frequency_is_warned_of_once(world: 
     told = world.rows("select level, message from audit.log_entry where code = 'offer_frequency_new'")
     assert [(row["level"], row["message"]) for row in told] == [(
         "WARNING", "1 approved offer is invoiced with another billing frequency for the first time, "
-        f"and become the same product: offer (offer) {YEARLY}",
+        f"and becomes the same product: offer (offer) {YEARLY}",
     )]  # fmt: skip
