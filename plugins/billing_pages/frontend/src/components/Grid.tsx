@@ -58,6 +58,8 @@ export type GridColumn<Row> = {
   group?: string;
   width?: number;
   align?: "right";
+  /** Stays in view while the others scroll, as long as it stands first; it has no group. */
+  isFrozen?: boolean;
   /** Not shown until the reader chooses it. */
   isHidden?: boolean;
   isSortable?: boolean;
@@ -241,7 +243,15 @@ export function Grid<Row>(props: GridProps<Row>) {
       nameParts(body, now.current.props.name);
       setBuilt((n) => n + 1);
     });
-    build.on("rangeChanged" as never, (() => requestAnimationFrame(focusCell)) as never);
+    let corners: (CellComponent | undefined)[] = [];
+    const follow = () => {
+      focusCell();
+      const before = corners;
+      corners = cornersOfRange(build);
+      const moved = corners.find((corner, index) => corner !== before[index]);
+      if (moved && body.contains(document.activeElement)) bringIntoView(body, moved.getElement());
+    };
+    build.on("rangeChanged" as never, (() => requestAnimationFrame(follow)) as never);
     build.on("scrollHorizontal", () => showGroupTitles(body));
     build.on("cellDblClick", (_event: unknown, cell: CellComponent) => startEdit(cell));
     const onFocus = (event: FocusEvent) => {
@@ -536,10 +546,14 @@ function definitions<Row>(
   const result: ColumnDefinition[] = [];
   if (hasHead) result.push(rowHead(now, setSelected));
   let group: { title: string; columns: ColumnDefinition[] } | undefined;
+  let isLeft = true;
   for (const column of shown) {
+    // behind a column that scrolls, Tabulator would hold it on the right
+    isLeft = isLeft && column.isFrozen === true;
     const definition = {
       title: column.title,
       field: column.field,
+      frozen: isLeft,
       width: column.width ?? 140,
       minWidth: 60,
       hozAlign: column.align,
@@ -659,8 +673,8 @@ function nameParts(body: HTMLElement, name: string): void {
 
 /** Headings of groups stay in view while their columns scroll. */
 function showGroupTitles(body: HTMLElement): void {
-  const left = (body.querySelector(".tabulator-frozen") ?? body).getBoundingClientRect();
-  const edge = body.querySelector(".tabulator-header .tabulator-frozen") ? left.right : left.left;
+  const frozen = [...body.querySelectorAll(".tabulator-header .tabulator-frozen")].map((one) => one.getBoundingClientRect().right);
+  const edge = Math.max(body.getBoundingClientRect().left, ...frozen);
   for (const title of body.querySelectorAll<HTMLElement>(".grid-group")) {
     title.style.transform = "";
     const hidden = edge - (title.closest(".tabulator-col-group")?.getBoundingClientRect().left ?? edge);
@@ -685,10 +699,28 @@ function showAgain<Row>(table: Tabulator | null, rows: Row[], rowId: (row: Row) 
 }
 
 function activeCell(table: Tabulator): CellComponent | undefined {
-  const range = table.getRanges()[0];
-  // getBounds gives Tabulator's inner cell
-  const bounds = range as unknown as { getBounds(): { start?: { getComponent(): CellComponent } } } | undefined;
-  return bounds?.getBounds().start?.getComponent();
+  return cornersOfRange(table)[0];
+}
+
+/** The first and the last cell of the range. */
+function cornersOfRange(table: Tabulator): (CellComponent | undefined)[] {
+  // getBounds gives Tabulator's inner cells
+  type Inner = { getComponent(): CellComponent } | undefined;
+  const range = table.getRanges()[0] as unknown as { getBounds(): { start?: Inner; end?: Inner } } | undefined;
+  const bounds = range?.getBounds();
+  return [bounds?.start?.getComponent(), bounds?.end?.getComponent()];
+}
+
+/** Scroll sideways to a cell. Tabulator itself measures a column from its group, and knows of no frozen column. */
+function bringIntoView(body: HTMLElement, cell: HTMLElement): void {
+  const holder = body.querySelector<HTMLElement>(".tabulator-tableholder");
+  if (!holder || cell.classList.contains("tabulator-frozen")) return;
+  const frozen = [...body.querySelectorAll(".tabulator-header .tabulator-frozen")].map((one) => one.getBoundingClientRect().right);
+  const left = Math.max(holder.getBoundingClientRect().left, ...frozen);
+  const right = holder.getBoundingClientRect().left + holder.clientWidth;
+  const at = cell.getBoundingClientRect();
+  if (at.left < left) holder.scrollLeft -= left - at.left;
+  else if (at.right > right) holder.scrollLeft += Math.min(at.right - right, at.left - left);
 }
 
 function columnOf<Row>(columns: GridColumn<Row>[], cell: CellComponent | undefined): GridColumn<Row> | undefined {

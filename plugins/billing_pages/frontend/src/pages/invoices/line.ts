@@ -113,6 +113,8 @@ function sent(
 export const lineId = (line: Line) => line.line_id;
 
 export const COLUMNS: GridColumn<Line>[] = [
+  { field: "organization_name", title: "Organization", width: 150, isFrozen: true, isSortable: true, text: (line) => line.organization_name },
+  { field: "subscription_name", title: "Subscription", width: 160, isFrozen: true, isSortable: true, text: (line) => line.subscription_name ?? line.subscription_id ?? "" },
   {
     field: "outcome",
     title: "Outcome",
@@ -147,10 +149,8 @@ export const COLUMNS: GridColumn<Line>[] = [
     node: (line) =>
       line.typed ? badgeNode("User Updated", "violet") : line.rules_version === null ? document.createTextNode("") : badgeNode("System Updated", "cyan"),
   },
-  { field: "organization_name", title: "Organization", group: "AppXite invoiced", width: 200, isSortable: true, text: (line) => line.organization_name },
   { field: "invoice_number", title: "Invoice", group: "AppXite invoiced", width: 130, isSortable: true, text: (line) => line.invoice_number ?? "" },
   { field: "invoice_date", title: "Invoice date", group: "AppXite invoiced", width: 110, isHidden: true, isSortable: true, text: (line) => date(line.invoice_date) },
-  { field: "subscription_name", title: "Subscription", group: "AppXite invoiced", width: 200, isSortable: true, text: (line) => line.subscription_name ?? line.subscription_id ?? "" },
   { field: "offer_name", title: "Offer", group: "AppXite invoiced", width: 180, isHidden: true, isSortable: true, text: (line) => line.offer_name ?? line.offer_id ?? "" },
   { field: "charge_type", title: "Charge type", group: "AppXite invoiced", width: 120, isSortable: true, text: (line) => line.charge_type_name ?? line.charge_type ?? "" },
   { field: "charge_start_date", title: "Charge start", group: "AppXite invoiced", width: 110, isSortable: true, text: (line) => date(line.charge_start_date) },
