@@ -26,6 +26,7 @@ class Parked:
     currency: str | None = None
     plan_id: int | None = None
     reason: str = ""
+    organization_name: str | None = None
 
 
 # Bounds of a plan; those of lines have their titles in billing.held_reason_code.
@@ -41,7 +42,8 @@ def parked_now(connection: Connection) -> list[Parked]:
     """What bounds park at this moment: lines, the most money first; then plans, by the newest that says so."""
     lines = connection.execute(
         """
-        select bound_key, figure::numeric, detail, line_count, money_at_risk, currency, reason
+        select bound_key, figure::numeric, detail, line_count, money_at_risk, currency, reason,
+            organization_name
         from reporting.parked_by_bound
         order by abs(money_at_risk) desc, bound_key
         """
@@ -56,8 +58,8 @@ def parked_now(connection: Connection) -> list[Parked]:
     ).fetchall()
     return [
         *(
-            Parked(key, figure, detail, count, money, currency, reason=reason)
-            for key, figure, detail, count, money, currency, reason in lines
+            Parked(key, figure, detail, count, money, currency, reason=reason, organization_name=organization)
+            for key, figure, detail, count, money, currency, reason, organization in lines
         ),
         *(
             Parked(key, figure, detail, plan_id=plan_id, reason=PLAN_BOUNDS[code])

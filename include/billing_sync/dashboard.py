@@ -245,7 +245,8 @@ def subscriptions(
 ) -> tuple[int, list[Row]]:
     """How many subscriptions there are, and a page of them, as reporting.subscription has them.
 
-    text: stands in the name or id of subscription, customer or company.
+    text: stands in the name or id of subscription, customer or company. only_amiss: without those whose lines only
+    await approval, which the plan shows.
     """
     found = _rows(
         connection,
@@ -256,7 +257,7 @@ def subscriptions(
             unit_price, currency, state, since, paid_until, amiss
         from reporting.subscription
         where
-            (not %(only_amiss)s or amiss is not null)
+            (not %(only_amiss)s or amiss <> 'active without an Addition now: its line awaits approval')
             and (
                 %(text)s = ''
                 or strpos(lower(concat_ws(

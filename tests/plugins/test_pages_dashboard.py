@@ -253,6 +253,9 @@ def test_what_a_bound_parks_is_let_pass(pages: Pages, pipeline: Pipeline) -> Non
     assert other["figure"] == "100.00"
     assert (parked["figure"], parked["money_at_risk"], parked["lines"]) == ("12.60", "12.60", 1)
     assert parked["reason"] == "The line's amount is above the bound"
+    assert parked["organization_name"] in {
+        one["organization_name"] for one in pages.get("subscriptions")["subscriptions"]
+    }
     assert (
         "at 12.60, not at 12"
         in pages.refused("POST", "parked/allow", {"bound_key": parked["bound_key"], "up_to": "12"})[1]

@@ -146,10 +146,13 @@ select
     line.currency,
     count(*) as line_count,
     sum(line.total_price) as money_at_risk,
-    min(reason.held_since) as parked_since
+    min(reason.held_since) as parked_since,
+    string_agg(distinct organization.name, ', ' order by organization.name) as organization_name
 from billing.held_reason as reason
 join billing.held_reason_code as code using (reason_code)
 join billing.line_money as line using (line_id)
+join billing.invoice as invoice using (invoice_id)
+left join mapping.organization as organization using (organization_id)
 where line.outcome = 'held' and code.is_bound and reason.bound_key is not null
 group by reason.bound_key, code.title, reason.detail, reason.bound_figure, line.currency;
 comment on view reporting.parked_by_bound is 'What bounds park until a person lets it pass: by key, with the figure, its lines and their money.';

@@ -171,10 +171,14 @@ class EndPauseRequest(Given):
 
 
 class Parked(BaseModel):
-    """What a bound parks; letting it pass names the figure that the person saw."""
+    """What a bound parks; letting it pass names the figure that the person saw.
+
+    organization_name: whose lines it parks; null for a whole plan.
+    """
 
     bound_key: str
     reason: str
+    organization_name: str | None
     figure: Decimal
     detail: str
     lines: int | None

@@ -2111,13 +2111,15 @@ export interface components {
         };
         /**
          * Parked
-         * @description What a bound parks; letting it pass names the figure that the person saw.
+         * @description What a bound parks; letting it pass names the figure that the person saw. organization_name: whose lines, if any.
          */
         Parked: {
             /** Bound Key */
             bound_key: string;
             /** Reason */
             reason: string;
+            /** Organization Name */
+            organization_name: string | null;
             /** Figure */
             figure: string;
             /** Detail */

@@ -40,7 +40,7 @@ export function AmissSubscriptions() {
                 <Table.ColumnHeader scope="col">Subscription</Table.ColumnHeader>
                 <Table.ColumnHeader scope="col">What is amiss</Table.ColumnHeader>
                 <Table.ColumnHeader scope="col" textAlign="end">
-                  Billed now
+                  In AppXite
                 </Table.ColumnHeader>
                 <Table.ColumnHeader scope="col">Paid until</Table.ColumnHeader>
               </Table.Row>

@@ -12,7 +12,7 @@ import { useAllow } from "./queries";
 
 type Parked = Model<"Parked">;
 /** What letting a bound pass needs: its key, the figure that was shown, and the words. */
-export type Passable = Pick<Parked, "bound_key" | "figure" | "detail">;
+export type Passable = Pick<Parked, "bound_key" | "figure" | "detail"> & Partial<Pick<Parked, "organization_name">>;
 
 const FEW = 3;
 
@@ -65,6 +65,7 @@ function Reason({ reason, parked, onLet }: { reason: string; parked: Parked[]; o
         {(showsAll ? parked : parked.slice(0, FEW)).map((bound) => (
           <HStack as="li" key={`${bound.bound_key}-${bound.plan_id}`} gap="4" py="1" borderTopWidth="1px" justify="space-between">
             <Text minW="0" fontSize="sm">
+              {bound.organization_name !== null && `${bound.organization_name}: `}
               {bound.money_at_risk !== null && <strong>{money(bound.money_at_risk, bound.currency)} </strong>}
               {bound.lines !== null && bound.lines !== 1 && `in ${counted(bound.lines, "line")} `}
               {bound.detail}
@@ -75,7 +76,7 @@ function Reason({ reason, parked, onLet }: { reason: string; parked: Parked[]; o
                 </>
               )}
             </Text>
-            <GuardedButton permission="approve" size="xs" variant="outline" flexShrink={0} onClick={() => onLet([bound])} aria-label={`Let pass: ${bound.detail}`}>
+            <GuardedButton permission="approve" size="xs" variant="outline" flexShrink={0} onClick={() => onLet([bound])} aria-label={`Let pass: ${bound.organization_name ?? ""} ${bound.detail}`}>
               Let pass …
             </GuardedButton>
           </HStack>
@@ -111,7 +112,8 @@ export function LetPassDialog({ bounds, onClose }: { bounds: Passable[]; onClose
         <Box as="ul" ps="4" maxH="240px" overflow="auto" tabIndex={0}>
           {bounds.map((bound) => (
             <li key={bound.bound_key}>
-              <strong>{quantity(bound.figure)}</strong>: {bound.detail}
+              <strong>{quantity(bound.figure)}</strong>: {bound.organization_name && `${bound.organization_name}, `}
+              {bound.detail}
             </li>
           ))}
         </Box>
