@@ -128,7 +128,7 @@ function Log({ runId, isRunning }: { runId: number; isRunning: boolean }) {
       ) : entries.error ? (
         <ErrorBox error={entries.error} onRetry={() => entries.refetch()} />
       ) : entries.data.entries.length === 0 ? (
-        <Text color="fg.muted">It had nothing to say.</Text>
+        <Text color="fg.muted">No entries.</Text>
       ) : (
         <EntryTable entries={entries.data.entries} hasRun={false} />
       )}

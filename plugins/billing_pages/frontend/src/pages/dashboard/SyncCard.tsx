@@ -100,7 +100,7 @@ function LastRun({ run }: { run: Model<"Run"> | undefined }) {
       </HStack>
       <Text fontSize="xs" color="fg.muted">
         {run.ended_at ? `took ${duration(run.started_at, run.ended_at)}` : "not ended yet"}
-        {run.proven_at && (
+        {run.proven_at && run.state !== "awaiting_approval" && (
           <>
             {" · proven "}
             <DateTime at={run.proven_at} relative />

@@ -52,7 +52,7 @@ export function columnsOf(kind: Kind, doing: Doing): GridColumn<MappingRow>[] {
       width: 110,
       isSortable: true,
       text: (row) => row.state,
-      node: (row) => badgeNode(row.state, STATE_COLOR[row.state]),
+      node: (row) => badgeNode(row.state, kind.isOptional && row.state === "undecided" ? "gray" : STATE_COLOR[row.state]),
     },
     {
       field: "target_name",

@@ -11,6 +11,8 @@ export interface Kind {
   targetKind: TargetKind;
   table: HistoryTable;
   hasSuggestions: boolean;
+  /** Undecided entries hold no line. */
+  isOptional: boolean;
 }
 
 export const KINDS: Record<MappingKind, Kind> = {
@@ -24,6 +26,7 @@ export const KINDS: Record<MappingKind, Kind> = {
     targetKind: "companies",
     table: "mapping.organization_mapping",
     hasSuggestions: true,
+    isOptional: false,
   },
   offers: {
     kind: "offers",
@@ -35,6 +38,7 @@ export const KINDS: Record<MappingKind, Kind> = {
     targetKind: "products",
     table: "mapping.offer_mapping",
     hasSuggestions: true,
+    isOptional: false,
   },
   contracts: {
     kind: "contracts",
@@ -47,5 +51,6 @@ export const KINDS: Record<MappingKind, Kind> = {
     targetKind: "agreements",
     table: "mapping.contract_mapping",
     hasSuggestions: false,
+    isOptional: true,
   },
 };

@@ -169,7 +169,7 @@ function About({ plan }: { plan: PlanDetail }) {
             {" · "}approved by {summary.approved_by}, <DateTime at={summary.approved_at} />
           </>
         )}
-        {run.proven_at && (
+        {run.proven_at && summary.state !== "proposed" && (
           <>
             {" · "}proven <DateTime at={run.proven_at} />
           </>
