@@ -12,10 +12,14 @@ from billing_timetable import MonthlyOnDemand
 # An invoice. In the address itself, since what lies below /billing needs a session and a permission.
 ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='none' stroke='{color}' "
-    "stroke-width='2' stroke-linecap='round' stroke-linejoin='round'%3E%3Cpath d='M5 2v20l3-2 2 2 2-2 2 2 2-2 3 2V2l-3 "
-    "2-2-2-2 2-2-2-2 2z'/%3E%3Cpath d='M9 9h6M9 14h6'/%3E%3C/svg%3E"
+    "stroke-width='2' stroke-linecap='round' stroke-linejoin='round'%3E%3Cpath fill='{fill}' "
+    "d='M5 2v20l3-2 2 2 2-2 2 2 2-2 3 2V2l-3 2-2-2-2 2-2-2-2 2z'/%3E%3Cpath d='M9 9h6M9 14h6'/%3E%3C/svg%3E"
 )
-ICONS = {"icon": ICON.format(color="%2327272a"), "icon_dark_mode": ICON.format(color="%23e4e4e7")}
+# A white sheet: the selected entry of the light theme is dark.
+ICONS = {
+    "icon": ICON.format(color="%2327272a", fill="white"),
+    "icon_dark_mode": ICON.format(color="%23e4e4e7", fill="none"),
+}
 
 
 class LazyApp:
