@@ -2111,7 +2111,9 @@ export interface components {
         };
         /**
          * Parked
-         * @description What a bound parks; letting it pass names the figure that the person saw. organization_name: whose lines, if any.
+         * @description What a bound parks; letting it pass names the figure that the person saw.
+         *
+         *     organization_name: whose lines it parks; null for a whole plan.
          */
         Parked: {
             /** Bound Key */
