@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from billing_sync.db import Connection
-from billing_sync.decide import Released, Sum, deciding, review_state, try_decide_again
+from billing_sync.decide import Released, Sum, deciding, review_state, stored_sums, try_decide_again
 from billing_sync.edits import VALUES, Connect, check_values
 from billing_sync.errors import NotFoundError, RefusedEditError
 from billing_sync.review import LineFilter, Row, find_line_ids, read_lines
@@ -485,10 +485,7 @@ def _released(connection: Connection, run_id: int | None, told: Mapping[str, Any
     if told["state"] == "running" and run_id is not None:
         return review_state(connection, run_id)
 
-    def sums(name: str) -> list[Sum]:
-        return [Sum(one["currency"], Decimal(one["amount"]), one["lines"]) for one in told[name]]
-
-    return Released(told["state"], run_id, told["decided"], sums("released"), sums("held"))
+    return Released(told["state"], run_id, told["decided"], stored_sums(told["released"]), stored_sums(told["held"]))
 
 
 def _state(

@@ -6,24 +6,16 @@ Money comes per currency, as {"currency", "amount", "lines"}. All of it is read 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import Any, Literal
 
 from psycopg import sql
-from psycopg.rows import dict_row
 
-from billing_sync.db import Connection
+from billing_sync.db import Connection, read_rows
 
 Row = dict[str, Any]
 PERIODS_SHOWN = 24
-
-
-def _rows(connection: Connection, statement: str | sql.Composed, values: Mapping[str, Any]) -> list[Row]:
-    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        # Sums over all lines of a period fit into memory then; compiling the statement would take longer than it does.
-        cursor.execute("set local work_mem = '64MB'; set local jit = off")
-        return cursor.execute(statement, values).fetchall()
 
 
 # -- money -------------------------------------------------------------------------------------------------------------
@@ -31,7 +23,7 @@ def _rows(connection: Connection, statement: str | sql.Composed, values: Mapping
 
 def money_by_period(connection: Connection, periods: int = PERIODS_SHOWN) -> list[Row]:
     """The newest billing periods, newest first: {billing_period: YYYY-MM, invoices, outcomes: [money with outcome]}."""
-    known = _rows(
+    known = read_rows(
         connection,
         """
         select to_char(billing_period, 'YYYY-MM') as billing_period, count(*) as invoices
@@ -41,7 +33,7 @@ def money_by_period(connection: Connection, periods: int = PERIODS_SHOWN) -> lis
     )
     found = {row["billing_period"]: {**row, "outcomes": []} for row in known}
     if found:
-        for row in _rows(
+        for row in read_rows(
             connection,
             """
             select
@@ -100,7 +92,7 @@ def money_by_customer(
         limit %(limit)s offset %(offset)s
         """
     ).format(column=sql.Identifier(column), direction=sql.SQL("desc" if sort.startswith("-") else "asc"))
-    found = _rows(connection, statement, {"period": period, "limit": limit, "offset": offset})
+    found = read_rows(connection, statement, {"period": period, "limit": limit, "offset": offset})
     if not found and offset:
         total, _ = money_by_customer(connection, period, sort=sort, limit=1)
         return total, []
@@ -125,7 +117,7 @@ _HELD_LINE = """
 
 def held_by_age(connection: Connection, period: date | None = None) -> list[Row]:
     """Held money by how long its line is held, each line once: money with bucket ("0-7", "8-30", "31-90", "90+")."""
-    return _rows(
+    return read_rows(
         connection,
         f"""
         with {_HELD_LINE},
@@ -151,7 +143,7 @@ def held_by_cause(connection: Connection, period: date | None = None) -> list[Ro
     A line with several reasons counts under each.
     """
     found: dict[str, Row] = {}
-    for row in _rows(
+    for row in read_rows(
         connection,
         f"""
         with {_HELD_LINE}
@@ -184,7 +176,7 @@ def runs(
 
     run_ids: these. before: older ones than this run_id. What the pages decide again is no run of the pipeline.
     """
-    return _rows(
+    return read_rows(
         connection,
         """
         select
@@ -248,7 +240,7 @@ def subscriptions(
     text: stands in the name or id of subscription, customer or company. only_amiss: without those whose lines only
     await approval, which the plan shows.
     """
-    found = _rows(
+    found = read_rows(
         connection,
         """
         select
@@ -422,7 +414,7 @@ def _mappings(connection: Connection) -> list[Row]:
                 """
             ).format(table=sql.Identifier(f"{one}_mapping"))
         ).fetchone()
-        waiting = _rows(
+        waiting = read_rows(
             connection,
             sql.SQL(
                 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -112,6 +112,11 @@ class Sum:
     lines: int
 
 
+def stored_sums(stored: Iterable[Mapping[str, Any]]) -> list[Sum]:
+    """Sums as they were kept in jsonb."""
+    return [Sum(one["currency"], Decimal(one["amount"]), one["lines"]) for one in stored]
+
+
 @dataclass(frozen=True)
 class Released:
     """What a change did to open lines once they were decided again.
@@ -185,10 +190,9 @@ def review_state(connection: Connection, run_id: int) -> Released:
     ).fetchone()
     told: dict[str, Any] = row[0] if row else {}
 
-    def sums(name: str) -> list[Sum]:
-        return [Sum(one["currency"], Decimal(one["amount"]), one["lines"]) for one in told.get(name, ())]
-
-    return Released("done", run_id, told.get("decided", 0), sums("released"), sums("held"))
+    return Released(
+        "done", run_id, told.get("decided", 0), stored_sums(told.get("released", ())), stored_sums(told.get("held", ()))
+    )
 
 
 def _lines_in_scope(connection: Connection, run_id: int) -> int:

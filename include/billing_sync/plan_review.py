@@ -5,26 +5,19 @@ Money comes per currency, as {"currency", "amount", "lines"}; of a plan, "lines"
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from billing_sync.bounds import PLAN_BOUNDS
 from billing_sync.dashboard import runs
-from billing_sync.db import Connection
+from billing_sync.db import Connection, read_rows
 from billing_sync.errors import NotFoundError
 from billing_sync.export import Cell, Money
 from billing_sync.plan import require_fingerprint
 
 Row = dict[str, Any]
-
-
-def _rows(connection: Connection, statement: str | sql.Composed, values: Mapping[str, Any]) -> list[Row]:
-    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        cursor.execute("set local work_mem = '64MB'; set local jit = off")
-        return cursor.execute(statement, values).fetchall()
 
 
 # -- plans -------------------------------------------------------------------------------------------------------------
@@ -34,7 +27,7 @@ def plans(
     connection: Connection, *, plan_id: int | None = None, before: int | None = None, limit: int = 20
 ) -> list[Row]:
     """Plans, newest first. plan_id: this one. before: older ones than this plan_id."""
-    return _rows(
+    return read_rows(
         connection,
         """
         select
@@ -84,8 +77,8 @@ def plan_detail(connection: Connection, plan_id: int) -> Row:
     values = {
         "plan_id": plan_id, "run_id": summary["run_id"], "is_open": summary["state"] in ("proposed", "approved"),
     }  # fmt: skip
-    held = _rows(connection, _HELD_OF_RUN, values)
-    (figures,) = _rows(
+    held = read_rows(connection, _HELD_OF_RUN, values)
+    (figures,) = read_rows(
         connection,
         """
         with company as (
@@ -121,7 +114,7 @@ def plan_detail(connection: Connection, plan_id: int) -> Row:
         "customers": _customers(connection, plan_id, held),
         "bounds": [
             {**bound, "title": PLAN_BOUNDS[bound.pop("reason_code")]}
-            for bound in _rows(
+            for bound in read_rows(
                 connection,
                 """
                 select bound_key, reason_code, figure::numeric as figure, detail
@@ -163,7 +156,7 @@ def _by_currency(held: list[Row]) -> list[Row]:
 
 def _counts(connection: Connection, plan_id: int) -> list[Row]:
     found: dict[tuple[str, str], Row] = {}
-    for row in _rows(
+    for row in read_rows(
         connection,
         """
         select
@@ -203,7 +196,7 @@ def _customers(connection: Connection, plan_id: int, held: list[Row]) -> list[Ro
             },
         )  # fmt: skip
 
-    for row in _rows(
+    for row in read_rows(
         connection,
         """
         select item.company_id, company.name as company_name, coalesce(agreement.currency, '') as currency,
@@ -323,7 +316,7 @@ def plan_items(
         "plan_id": plan_id, "text": text, "company_id": company_id, "action": action, "state": state,
         "limit": limit, "offset": offset,
     }  # fmt: skip
-    page = _rows(connection, statement, values)
+    page = read_rows(connection, statement, values)
     if not page:
         if not offset:
             return 0, []
@@ -337,7 +330,7 @@ def plan_items(
 
 def _details(connection: Connection, plan_id: int, delivery_keys: list[str]) -> dict[str, Row]:
     """Of some things of a plan everything that is shown, by delivery key (of an agreement: agreement key)."""
-    rows = _rows(
+    rows = read_rows(
         connection,
         """
         select
@@ -442,7 +435,7 @@ def selection(
     if connection.execute("select from delivery.plan where plan_id = %s", [plan_id]).fetchone() is None:
         raise NotFoundError(f"There is no plan {plan_id}.")
     require_fingerprint(connection, plan_id, fingerprint)
-    rows = _rows(
+    rows = read_rows(
         connection,
         """
         with item as (
@@ -504,7 +497,7 @@ def exported_items(connection: Connection, plan_id: int) -> Iterator[list[Cell]]
     """All things of a plan, as rows of a file with the header EXPORTED. Raises NotFoundError, before the first row."""
     keys = [
         row["delivery_key"]
-        for row in _rows(
+        for row in read_rows(
             connection,
             """
             select company.name, key.* from (
@@ -540,7 +533,7 @@ def plan_proof(
 
     total: how many invoices the filter finds; totals are over all of them. Raises NotFoundError.
     """
-    found = _rows(
+    found = read_rows(
         connection,
         "select run_id, proven_at from delivery.plan join audit.run as run using (run_id) where plan_id = %(plan_id)s",
         {"plan_id": plan_id},
@@ -548,7 +541,7 @@ def plan_proof(
     if not found:
         raise NotFoundError(f"There is no plan {plan_id}.")
     values = {"run_id": found[0]["run_id"], "only_different": only_different, "limit": limit, "offset": offset}
-    totals = _rows(
+    totals = read_rows(
         connection,
         """
         select
@@ -560,7 +553,7 @@ def plan_proof(
         """,
         values,
     )
-    invoices = _rows(
+    invoices = read_rows(
         connection,
         """
         select

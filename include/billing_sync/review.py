@@ -7,7 +7,6 @@ Ids are found, counted and sorted first, over base tables; everything else is lo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -17,7 +16,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from billing_sync.cures import cure_link
-from billing_sync.db import Connection
+from billing_sync.db import Connection, at_ease
 from billing_sync.errors import NotFoundError
 
 Row = dict[str, Any]
@@ -198,7 +197,7 @@ def read_page(connection: Connection, wanted: LineFilter, *, sort: str, offset: 
 
     sort: a name of SORT_COLUMNS; with - before it, the other way round. Empty values come last.
     """
-    with _at_ease(connection):
+    with at_ease(connection):
         found = connection.execute(
             sql.SQL(
                 """
@@ -220,7 +219,7 @@ def read_page(connection: Connection, wanted: LineFilter, *, sort: str, offset: 
 
 def find_line_ids(connection: Connection, wanted: LineFilter, *, sort: str = "line_id") -> list[int]:
     """The ids of all lines that the filter finds, in order."""
-    with _at_ease(connection):
+    with at_ease(connection):
         rows = connection.execute(
             sql.SQL("select line.line_id {found} order by {column} {direction} nulls last, line.line_id").format(
                 found=_found(wanted), **_sorting(sort)
@@ -252,7 +251,7 @@ def read_totals(connection: Connection, wanted: LineFilter) -> Row:
 
     A dictionary of outcomes, reasons (a line with two reasons counts under each), charge_types and currencies.
     """
-    with _at_ease(connection), connection.cursor(row_factory=dict_row) as cursor:
+    with at_ease(connection), connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
             sql.SQL(
                 """
@@ -302,14 +301,6 @@ def read_all(connection: Connection, wanted: LineFilter, *, sort: str, at_once: 
         line_ids = find_line_ids(connection, wanted, sort=sort)
         for start in range(0, len(line_ids), at_once):
             yield from read_lines(connection, line_ids[start : start + at_once])
-
-
-@contextmanager
-def _at_ease(connection: Connection) -> Iterator[None]:
-    """A transaction with memory for the hash tables of 100,000 lines, and without compiling, which takes longer."""
-    with connection.transaction():
-        connection.execute("select set_config('work_mem', '64MB', true), set_config('jit', 'off', true)")
-        yield
 
 
 def _found(wanted: LineFilter) -> sql.Composed:

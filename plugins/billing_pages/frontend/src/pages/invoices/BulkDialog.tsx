@@ -6,6 +6,7 @@ import { Combobox } from "../../components/Combobox";
 import { Dialog } from "../../components/Dialog";
 import { ErrorBox } from "../../components/ErrorBox";
 import { get, send } from "../../lib/api";
+import { DATE_RULES, shortOf } from "../../lib/dateRules";
 import { DateTime, count, counted, money, moneyList } from "../../lib/format";
 import type { Model } from "../../models";
 import type { LineFilter } from "./filter";
@@ -24,17 +25,7 @@ const ACTIONS: { value: BulkValues["action"]; label: string; help: string }[] = 
   { value: "include", label: "Include again", help: "Takes an exclusion of these lines back." },
 ];
 
-export const DATE_RULES = [
-  "as_invoiced",
-  "first_day_of_charge_month",
-  "last_day_of_charge_month",
-  "first_day_of_invoice_month",
-  "last_day_of_invoice_month",
-  "first_day_of_next_month",
-  "last_day_of_next_month",
-  "invoice_date",
-  "next_invoice_date",
-];
+const isDateRule = (text: string) => DATE_RULES.some(({ rule }) => rule === text);
 
 type Given = Partial<Record<"agreement_id" | "product_id" | "effective_date" | "cancelled_date" | "quantity" | "unit_price" | "invoice_description", string>>;
 type GivenField = keyof Given;
@@ -145,7 +136,7 @@ function toSend(given: Given): Record<string, unknown> {
       const number = readNumber(trimmed);
       if (number === null) throw new Error(`${FIELD_TITLES[field]}: "${text}" is not a number that can be read one way only. Write it as 1234.50.`);
       values[field] = number;
-    } else if (field === "effective_date" || field === "cancelled_date") values[field] = DATE_RULES.includes(trimmed) ? trimmed : (readDate(trimmed) ?? trimmed);
+    } else if (field === "effective_date" || field === "cancelled_date") values[field] = isDateRule(trimmed) ? trimmed : (readDate(trimmed) ?? trimmed);
     else values[field] = trimmed;
   }
   return values;
@@ -231,14 +222,14 @@ function Values({ given, onChange, sample }: { given: Given; onChange: (given: G
 }
 
 function DayOrRule({ name, value, onChange }: { name: string; value: string; onChange: (value: string) => void }) {
-  const isRule = DATE_RULES.includes(value);
+  const isRule = isDateRule(value);
   return (
     <HStack flex="1">
       <NativeSelect.Root size="sm" flex="1">
         <NativeSelect.Field aria-label={`${name}: rule`} value={isRule ? value : ""} onChange={(event) => onChange(event.target.value)}>
-          {DATE_RULES.map((rule) => (
+          {DATE_RULES.map(({ rule }) => (
             <option key={rule} value={rule}>
-              {rule.replaceAll("_", " ")}
+              {shortOf(rule)}
             </option>
           ))}
           <option value="">this day, or the system value</option>

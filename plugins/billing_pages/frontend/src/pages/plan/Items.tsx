@@ -4,10 +4,11 @@ import type { ReactNode } from "react";
 import { Empty } from "../../components/Empty";
 import { ErrorBox } from "../../components/ErrorBox";
 import { Loading } from "../../components/Loading";
+import { PageSteps } from "../../components/PageSteps";
 import { TableFrame } from "../../components/TableFrame";
 import { TextLink } from "../../components/TextLink";
 import { get } from "../../lib/api";
-import { count, counted, date, money, price, quantity } from "../../lib/format";
+import { counted, date, money, price, quantity } from "../../lib/format";
 import { linesLink } from "../../lib/links";
 import type { Model } from "../../models";
 import { isLeftOut, type LeftOut } from "./leaveOut";
@@ -100,19 +101,7 @@ export function Items({ planId, address, onChange, leftOut, onLeave, canChoose, 
               </Table.Body>
             </Table.Root>
           </TableFrame>
-          {pages > 1 && (
-            <HStack mt="2" justify="end">
-              <Text fontSize="xs" color="fg.muted">
-                Page {count(page)} of {count(pages)}
-              </Text>
-              <Button size="xs" variant="outline" disabled={page <= 1} onClick={() => onChange({ page: String(page - 1) })}>
-                Previous
-              </Button>
-              <Button size="xs" variant="outline" disabled={page >= pages} onClick={() => onChange({ page: String(page + 1) })}>
-                Next
-              </Button>
-            </HStack>
-          )}
+          <PageSteps page={page} pages={pages} onPage={(page) => onChange({ page })} />
         </>
       )}
     </Box>

@@ -1,11 +1,12 @@
-import { Badge, Box, Button, Checkbox, Flex, HStack, Table, Text } from "@chakra-ui/react";
+import { Badge, Box, Checkbox, Flex, HStack, Table, Text } from "@chakra-ui/react";
 import { Empty } from "../../components/Empty";
 import { ErrorBox } from "../../components/ErrorBox";
 import { Help } from "../../components/Help";
 import { Loading } from "../../components/Loading";
+import { PageSteps } from "../../components/PageSteps";
 import { TableFrame } from "../../components/TableFrame";
 import { ApiError } from "../../lib/api";
-import { count, counted, DateTime, money } from "../../lib/format";
+import { counted, DateTime, money } from "../../lib/format";
 import type { Model } from "../../models";
 import { useProof } from "./queries";
 
@@ -66,19 +67,7 @@ export function Proof({ planId, onlyDifferent, page, onChange }: {
         </Text>
       </Flex>
       {invoices.length === 0 ? <Empty title={onlyDifferent ? "No invoice has a difference" : "No invoice"} /> : <ProofTable caption="Invoice by invoice" rows={invoices} />}
-      {pages > 1 && (
-        <HStack mt="2" justify="end">
-          <Text fontSize="xs" color="fg.muted">
-            Page {count(page)} of {count(pages)}
-          </Text>
-          <Button size="xs" variant="outline" disabled={page <= 1} onClick={() => onChange({ proofpage: String(page - 1) })}>
-            Previous
-          </Button>
-          <Button size="xs" variant="outline" disabled={page >= pages} onClick={() => onChange({ proofpage: String(page + 1) })}>
-            Next
-          </Button>
-        </HStack>
-      )}
+      <PageSteps page={page} pages={pages} onPage={(proofpage) => onChange({ proofpage })} />
     </Box>
   );
 }

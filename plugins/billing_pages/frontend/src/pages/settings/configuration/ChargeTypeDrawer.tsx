@@ -9,7 +9,7 @@ import { ApiError } from "../../../lib/api";
 import { History } from "../../mapping/History";
 import { type Chosen, TargetPicker } from "../../mapping/TargetPicker";
 import { storeChargeType } from "./api";
-import { DATE_RULES, EXAMPLE, wordsOf } from "./dateRules";
+import { DATE_RULES, EXAMPLE, wordsOf } from "../../../lib/dateRules";
 import { SimulationDrawer } from "./SimulationDrawer";
 import type { ChargeType, ChargeTypeChange, DateRule, Taxable } from "./types";
 

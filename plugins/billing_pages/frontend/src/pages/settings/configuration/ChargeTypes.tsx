@@ -10,7 +10,7 @@ import { linesLink } from "../../../lib/links";
 import type { Outcome } from "../../../models";
 import { fetchChargeTypes } from "./api";
 import { ChargeTypeDrawer } from "./ChargeTypeDrawer";
-import { shortOf, wordsOf } from "./dateRules";
+import { shortOf, wordsOf } from "../../../lib/dateRules";
 
 /** Rules are applied again to lines that are not delivered. */
 const OPEN: Outcome[] = ["held", "awaiting approval"];

@@ -11,7 +11,7 @@ import { get } from "../../../lib/api";
 import { linesLink } from "../../../lib/links";
 import type { Model } from "../../../models";
 import { fetchChargeTypes } from "../configuration/api";
-import { wordsOf } from "../configuration/dateRules";
+import { wordsOf } from "../../../lib/dateRules";
 import { STATES, WORDS } from "./words";
 
 /** The words of both systems and of these pages, side by side. */

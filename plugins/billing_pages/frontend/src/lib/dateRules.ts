@@ -1,4 +1,6 @@
-import type { DateRule } from "./types";
+import type { Model } from "../models";
+
+type DateRule = Model<"ChargeType">["charge_start_rule"];
 
 /** The date rules of charge types in plain words, each with what it gives for one example. */
 export interface DateRuleWords {
