@@ -17,7 +17,7 @@ import typer
 from business.mutations import MUTATIONS, hunt
 from business.player import Covered
 from business.program import write
-from business.report import Report
+from business.report import Report, save_mutations
 from business.tasks import base, play_seed, quiet
 from business.tasks import until_wrong as run_until_wrong
 from campaign.__main__ import commit
@@ -32,7 +32,7 @@ def main(
     seed: Annotated[int | None, typer.Option(help="this seed only")] = None,
     mode: Annotated[str, typer.Option(help="persistent or dated only")] = "",
     workers: Annotated[int, typer.Option(help="programs at the same time")] = os.cpu_count() or 2,
-    save: Annotated[bool, typer.Option(help="also write docs/business.md and the README's table")] = False,
+    save: Annotated[bool, typer.Option(help="also write the tables in docs and README")] = False,
     patience: Annotated[float, typer.Option(help="seconds for making a failing program smaller")] = 120,
     mutations: Annotated[bool, typer.Option(help="show that wrong decisions are found")] = False,
     only: Annotated[str, typer.Option(help="with --mutations: those whose name contains this")] = "",
@@ -45,7 +45,10 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped, too
     if mutations:
         chosen = [one for one in MUTATIONS if only in one.name]
-        raise typer.Exit(1 if hunt(chosen, seeds, workers, console.print) else 0)
+        hunted = hunt(chosen, seeds, workers, console.print)
+        if save:
+            save_mutations(ROOT, f"{datetime.now(UTC):%Y-%m-%d}", commit(), seeds, hunted)
+        raise typer.Exit(0 if all(one.is_found for one in hunted) else 1)
     numbers = [seed] if seed is not None else list(range(1, seeds + 1))
     tasks = [(number, one) for number in numbers for one in MODES if mode in ("", one)]
     with base() as (prepared, directory):

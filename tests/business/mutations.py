@@ -24,10 +24,10 @@ from local_stack.settings import ROOT
 
 HOLD, RULES, GROUP = "sql/billing/hold_lines.sql", "sql/billing/apply_rules.sql", "sql/billing/group_lines.sql"
 LOAD, PLAN, MAP = "sql/billing/load_invoices.sql", "sql/plan/make_plan.sql", "sql/billing/map_lines.sql"
-RESOLVE, FUNCTIONS, LEDGER = (
+RESOLVE, FUNCTIONS, SCOPE = (
     "sql/billing/resolve_agreements.sql",
     "sql/migrations/0004_billing.sql",
-    "sql/migrations/0005_delivery.sql",
+    "sql/migrations/0013_review.sql",
 )
 
 
@@ -121,19 +121,20 @@ MUTATIONS = (
     Mutation("a removed line counts twice", LOAD, "-vanished.total, first.currency", "vanished.total, first.currency", happens("remove_row")),
     Mutation("withdrawn for ever", LOAD, "update set withdrawn = null, status", "update set status", happens("withdraw", "relist")),
     # Whole runs
-    Mutation("forget lines of older months", LEDGER, "(run.kind = 'nightly' or invoice.billing_period", "(invoice.billing_period"),
+    Mutation("forget lines of older months", SCOPE, "on\n    run.kind = 'nightly'\n    or (run.kind", "on\n    (run.kind"),
     Mutation("deliver into an invoiced cycle", "billing_sync/deliver.py", "\"next invoice date\": api_date(agreement.get(\"nextInvoiceDate\")),", "\"next invoice date\": item[\"next_invoice_date\"],", is_set(automated_daily_sync="off")),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Hunted:
-    """What became of a mutation: where it was found, or how it failed."""
+    """What became of a mutation. words: by which program, in which month, it was found; or how it failed."""
 
     mutation: Mutation
     is_found: bool
     words: str
     seconds: float
+    what: str = ""  # the difference
 
 
 def hunt_one(mutation: Mutation, seeds: int) -> Hunted:
@@ -154,25 +155,22 @@ def hunt_one(mutation: Mutation, seeds: int) -> Hunted:
     last = answer.stdout.strip().splitlines()[-1:]
     if answer.returncode == 1 and last and last[0].startswith("{"):
         found = json.loads(last[0])
-        return Hunted(
-            mutation, True, f"seed {found['seed']}, {found['mode']}, {found['day'][:7]}: {found['words']}", seconds
-        )
+        where = f"seed {found['seed']}, {found['mode']}, {found['day'][:7]}"
+        return Hunted(mutation, True, where, seconds, found["words"])
     if answer.returncode == 0:
         return Hunted(mutation, False, f"not found by {seeds} programs", seconds)
     return Hunted(mutation, False, f"broke: {(answer.stderr or answer.stdout).strip()[-400:]}", seconds)
 
 
-def hunt(mutations: Sequence[Mutation], seeds: int, workers: int, say: Callable[[str], None]) -> int:
-    """Hunt each mutation, several at a time; how many were not found."""
-    missed = 0
+def hunt(mutations: Sequence[Mutation], seeds: int, workers: int, say: Callable[[str], None]) -> list[Hunted]:
+    """Hunt each mutation, several at a time; in the order in which they are given."""
     with ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(hunt_one, mutation, seeds) for mutation in mutations]
         for number, job in enumerate(as_completed(jobs), 1):
             hunted = job.result()
-            missed += not hunted.is_found
             word = "found" if hunted.is_found else "NOT FOUND"
-            say(
-                f"{number} of {len(jobs)}: {hunted.mutation.name}: {word}, {hunted.words[:150]} ({hunted.seconds:.0f} s)"
-            )
-    say(f"{len(mutations) - missed} of {len(mutations)} mutations found")
-    return missed
+            words = f"{hunted.words}: {hunted.what[:100]}" if hunted.what else hunted.words
+            say(f"{number} of {len(jobs)}: {hunted.mutation.name}: {word}, {words} ({hunted.seconds:.0f} s)")
+    hunt_of = [job.result() for job in jobs]
+    say(f"{sum(hunted.is_found for hunted in hunt_of)} of {len(hunt_of)} mutations found")
+    return hunt_of

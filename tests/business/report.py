@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
+from business.mutations import Hunted
 from business.player import Covered
 
 BEGIN, END = "<!-- business -->\n", "<!-- end of business -->\n"
@@ -88,6 +90,28 @@ class Report:
         if not (mark and end):
             raise ValueError(f"{readme} has no place for the table")
         readme.write_text(before + mark + "\n".join(self.markdown_table()) + "\n" + end + after)
+
+
+def save_mutations(root: Path, date: str, commit: str, seeds: int, hunted: Sequence[Hunted]) -> None:
+    """docs/mutations.md: each wrong decision, and by what it was found first."""
+    found = sum(one.is_found for one in hunted)
+    rows = [
+        f"| {number} | {one.mutation.name} | `{Path(one.mutation.file).name}` "
+        f"| {one.words if one.is_found else 'NOT FOUND'} |"
+        for number, one in enumerate(hunted, 1)
+    ]
+    lines = [
+        "# Wrong decisions that the simulated business finds", "",
+        f"Made by `make business SEEDS={seeds} ARGS=\"--mutations --save\"` on {date}, commit {commit}.", "",
+        "Each is one change of one product file, made in a copy. The programs that can show it are played until an",
+        "invoice, an Addition or the proof differs from the rules, which are worked out a second time. The texts stand in",
+        "`tests/business/mutations.py`.", "",
+        f"**{found} of {len(hunted)} found**, each by at most {seeds} programs.", "",
+        "| | wrong decision | file | found first by, in the month |",
+        "|---:|---|---|---|",
+        *rows,
+    ]  # fmt: skip
+    (root / "docs" / "mutations.md").write_text("\n".join(lines) + "\n")
 
 
 def _counted(title: str, name: str, counted: Counter[str]) -> list[str]:
