@@ -493,22 +493,19 @@ def withdraw_bound(
 @additions_app.command("list")
 def list_additions() -> None:
     """Additions that need a person: refused, in conflict with what ConnectWise holds, or not proven."""
-    table = Table("key", "state", "agreement", "Addition", "problem")
+    from billing_sync.settle import unsettled_additions
+
+    table = Table("key", "state", "agreement", "Addition", "lines", "money", "problem")
     with _database() as connection:
-        for row in connection.execute(
-            """
-            select delivery_key, state, agreement_name, connectwise_addition_id,
-                coalesce(problem, 'not proven: see the breaches of the last run')
-            from reporting.addition as addition
-            where state in ('refused', 'conflict') or (state = 'delivered' and exists (
-                select from delivery.addition_line as carried
-                where carried.delivery_key = addition.delivery_key and carried.proven_run_id is null
-            ))
-            order by agreement_name, delivery_key
-            """
-        ).fetchall():
-            table.add_row(*("" if value is None else str(value) for value in row))
+        total, additions = unsettled_additions(connection)
+    for one in additions:
+        table.add_row(
+            one["delivery_key"], one["state"], one["agreement_name"], str(one["connectwise_addition_id"] or ""),
+            str(len(one["line_ids"])), f"{one['amount']} {one['currency']}" if one["line_ids"] else "", one["problem"],
+        )  # fmt: skip
     console.print(table)
+    if total > len(additions):
+        console.print(f"{len(additions)} of {total}")
 
 
 @additions_app.command("retry")
@@ -520,7 +517,7 @@ def retry_addition(
     person: Person = ME,
 ) -> None:
     """The cause is mended in ConnectWise: let the next run try again, whatever was refused before."""
-    from billing_sync.plan import retry_addition as retry
+    from billing_sync.settle import retry_addition as retry
 
     with _database() as connection:
         state = retry(connection, delivery_key, person, anew=anew)
@@ -532,7 +529,7 @@ def confirm_addition(
     delivery_key: Annotated[str, typer.Argument(help="As `additions list` shows it")], person: Person = ME
 ) -> None:
     """You have seen the Addition in conflict on ConnectWise's invoice: its lines are delivered."""
-    from billing_sync.plan import confirm_addition as confirm
+    from billing_sync.settle import confirm_addition as confirm
 
     with _database() as connection:
         lines = confirm(connection, delivery_key, person)

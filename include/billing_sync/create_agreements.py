@@ -405,6 +405,31 @@ def refuse_agreement(connection: Connection, company_id: int, reason: str, perso
         )
 
 
+def refusal_of(connection: Connection, company_id: int) -> str | None:
+    """What keeps plans from creating an agreement for the company, and allow_agreement takes back; None: nothing."""
+    row = connection.execute(
+        """
+        select coalesce(
+            (
+                select format('%%s refused it: %%s', refused_by, reason) from mapping.agreement_refusal
+                where company_id = %(company_id)s
+            ),
+            (
+                select case when ledger.state = 'refused' then 'ConnectWise refused it: ' || ledger.problem
+                    else format('agreement %%s, which was created, is gone', ledger.agreement_id) end
+                from delivery.new_agreement as ledger
+                left join mapping.agreement as created using (agreement_id)
+                where ledger.company_id = %(company_id)s
+                    and (ledger.state = 'refused' or (ledger.state = 'created' and created.is_gone))
+                order by ledger.agreement_key limit 1
+            )
+        )
+        """,
+        {"company_id": company_id},
+    ).fetchone()
+    return row[0] if row else None
+
+
 def allow_agreement(connection: Connection, company_id: int, person: str) -> str:
     """Take a refusal back, and let be tried again what ConnectWise refused or what is gone. Returns what it was.
 
@@ -419,18 +444,8 @@ def allow_agreement(connection: Connection, company_id: int, person: str) -> str
             ).fetchall()
         ]
         words += [
-            f"{row[0]}: {row[1]}"
-            for row in connection.execute(
-                """
-                delete from delivery.new_agreement as ledger
-                where company_id = %s and (state = 'refused' or (state = 'created' and exists (
-                    select from mapping.agreement as gone
-                    where gone.agreement_id = ledger.agreement_id and gone.is_gone
-                )))
-                returning state, coalesce(problem, 'agreement ' || agreement_id || ' is gone')
-                """,
-                [company_id],
-            ).fetchall()
+            str(row[0])
+            for row in connection.execute("select delivery.forget_new_agreement(%s)", [company_id]).fetchall()
         ]
         if not words:
             raise ConfigurationError(

@@ -44,7 +44,9 @@ def _nowhere(_line: Line) -> None:
 _ORGANIZATION = _page("mapping/organizations", "q", "organization_id")
 _OFFER = _page("mapping/products", "q", "offer_id")
 _CHARGE_TYPE = _page("settings/configuration", "charge_type", "charge_type")
-_DASHBOARD = _page("dashboard")
+_PAUSES = _page("dashboard")
+_PARKED = _page("dashboard#parked")
+_UNSETTLED = _page("dashboard#unsettled")
 
 CURE_LINKS: Mapping[str, Link] = {
     "invoice_does_not_add_up": _nowhere,
@@ -73,21 +75,21 @@ CURE_LINKS: Mapping[str, Link] = {
     "typed_dates_not_usable": _lines("typed_dates_not_usable"),
     "price_not_representable": _lines("price_not_representable"),
     "late_line": _setting("late_lines"),
-    "customer_paused": _DASHBOARD,
+    "customer_paused": _PAUSES,
     "negative_amount": _setting("negative_additions"),
-    "addition_not_settled": _nowhere,
+    "addition_not_settled": _UNSETTLED,
     "adopted_addition_waits": _nowhere,
-    "refused_by_connectwise": _lines("refused_by_connectwise"),
+    "refused_by_connectwise": _UNSETTLED,
     "agreement_changed": _nowhere,
-    "invoiced_meanwhile": _nowhere,
+    "invoiced_meanwhile": _UNSETTLED,
     "line_changed": _nowhere,
-    "echo_differs": _nowhere,
-    "changed_in_connectwise": _nowhere,
-    "too_many_additions": _DASHBOARD,
-    "too_many_agreements": _DASHBOARD,
-    "amount_above_bound": _DASHBOARD,
-    "customer_total_unusual": _DASHBOARD,
-    "credit_exceeds_charge": _DASHBOARD,
+    "echo_differs": _UNSETTLED,
+    "changed_in_connectwise": _UNSETTLED,
+    "too_many_additions": _PARKED,
+    "too_many_agreements": _PARKED,
+    "amount_above_bound": _PARKED,
+    "customer_total_unusual": _PARKED,
+    "credit_exceeds_charge": _PARKED,
 }
 
 

@@ -386,7 +386,8 @@ def _details(connection: Connection, plan_id: int, delivery_keys: list[str]) -> 
                 )
                 when item.state = 'done' and not delivery.is_settled(ledger.state) and ledger.plan_id = item.plan_id
                     then 'under way: ConnectWise has not confirmed it yet'
-            end as problem
+            end as problem,
+            null as refusal
         from reporting.plan_item as item
         join delivery.plan_item as planned using (plan_item_id)
         join delivery.plan as plan on plan.plan_id = item.plan_id
@@ -408,11 +409,17 @@ def _details(connection: Connection, plan_id: int, delivery_keys: list[str]) -> 
                 when new.state = 'skipped' then 'not wanted any more when its turn came'
                 when new.state = 'done' and ledger.state = 'intended'
                     then 'under way: ConnectWise has not confirmed it yet'
+            end,
+            case
+                when refusal.company_id is not null
+                    then format('%%s refused it: %%s', refusal.refused_by, refusal.reason)
+                when ledger.state = 'refused' then 'ConnectWise refused it'
             end
         from delivery.plan_agreement as new
         join delivery.plan as plan using (plan_id)
         join mapping.company as company using (company_id)
         left join delivery.new_agreement as ledger using (agreement_key)
+        left join mapping.agreement_refusal as refusal on refusal.company_id = new.company_id
         where new.plan_id = %(plan_id)s and new.agreement_key = any(%(keys)s)
         """,
         {"plan_id": plan_id, "keys": delivery_keys},

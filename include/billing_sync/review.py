@@ -32,6 +32,7 @@ class LineFilter:
     periods: Sequence[date] = ()
     outcomes: Sequence[str] = ()
     reason_codes: Sequence[str] = ()
+    bound_key: str | None = None
     organization_ids: Sequence[str] = ()
     invoice_number: str | None = None
     charge_types: Sequence[str] = ()
@@ -73,6 +74,12 @@ _CONDITIONS: Final[dict[str, LiteralString]] = {
         {_OUTCOME} = 'held' and exists (
             select from billing.held_reason as reason
             where reason.line_id = line.line_id and reason.reason_code = any(%(reason_codes)s::text[])
+        )
+    """,
+    "bound_key": f"""
+        {_OUTCOME} = 'held' and exists (
+            select from billing.held_reason as reason
+            where reason.line_id = line.line_id and reason.bound_key = %(bound_key)s::text
         )
     """,
     "organization_ids": "invoice.organization_id = any(%(organization_ids)s::text[])",

@@ -16,7 +16,7 @@ from billing_pages.errors import answer_errors
 from billing_pages.guard import Guard, content_security_policy
 from billing_pages.security import Permission, WhoIsAsking, needs
 
-ROUTERS: tuple[str, ...] = ("session", "dashboard", "mapping", "lines", "plans", "logs", "settings")
+ROUTERS: tuple[str, ...] = ("session", "dashboard", "mapping", "lines", "plans", "settle", "logs", "settings")
 STATIC = Path(__file__).resolve().parent / "static"
 NOT_BUILT = "The pages are not built. Run: make pages"
 

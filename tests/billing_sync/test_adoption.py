@@ -26,9 +26,10 @@ from billing_sync.adoption import (
 from billing_sync.connectwise import ConnectWise
 from billing_sync.deliver import Deliverer
 from billing_sync.errors import ConfigurationError, ProofError
-from billing_sync.plan import approve_plan, retry_addition
+from billing_sync.plan import approve_plan
 from billing_sync.plan_review import plan_detail, plan_items
 from billing_sync.run import last_day_of
+from billing_sync.settle import retry_addition
 
 JAN = date(2027, 1, 1)
 

@@ -28,7 +28,7 @@ from billing_sync.errors import (
     WriteRefusedError,
 )
 from billing_sync.pauses import active_pauses, end_pause, pause
-from billing_sync.plan import retry_addition
+from billing_sync.settle import retry_addition
 
 
 def a_plan(pipeline: Pipeline) -> tuple[int, int]:

@@ -36,8 +36,9 @@ from billing_sync.db import connect
 from billing_sync.deliver import Deliverer, DeliveryCounts
 from billing_sync.errors import AuthenticationError, BillingSyncError, ConfigurationError, ProofError, TemporaryError
 from billing_sync.payload import line_amount
-from billing_sync.plan import confirm_addition, retry_addition, shards_to_deliver
+from billing_sync.plan import shards_to_deliver
 from billing_sync.prove import prove
+from billing_sync.settle import confirm_addition, retry_addition
 
 MakePipeline = Callable[[Prepared], Pipeline]
 

@@ -11,7 +11,7 @@ from pipeline import NOV, OCT, PATCH, Pipeline, invoiced, one_time, recurring, w
 
 from billing_sync.errors import ProofError
 from billing_sync.pauses import end_pause
-from billing_sync.plan import confirm_addition, retry_addition
+from billing_sync.settle import confirm_addition, retry_addition
 
 
 def invoicing_at(pipeline: Pipeline, request_number: int, *, through: str = "2026-10-31") -> Callable[[Any], None]:

@@ -10,8 +10,9 @@ from pipeline import DEC, NOV, OCT, PATCH, Pipeline, check, invoiced, one_time, 
 from billing_sync.decide import decide
 from billing_sync.errors import BillingSyncError, PausedError, ProofError
 from billing_sync.pauses import active_pauses, end_pause, pause
-from billing_sync.plan import approve_automatically, approve_plan, retry_addition
+from billing_sync.plan import approve_automatically, approve_plan
 from billing_sync.prove import prove
+from billing_sync.settle import retry_addition
 
 
 def parked(pipeline: Pipeline) -> list[int]:

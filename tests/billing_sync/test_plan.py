@@ -26,12 +26,12 @@ from billing_sync.plan import (
     approve_plan,
     plan_of_run,
     reject_plan,
-    retry_addition,
     run_of_plan,
     say_awaiting_approval,
     shards_to_deliver,
 )
 from billing_sync.run import finish_run
+from billing_sync.settle import retry_addition
 
 MakePipeline = Callable[[Prepared], Pipeline]
 

@@ -33,8 +33,9 @@ from pipeline import LIST, NOV, OCT, PATCH, POST, READ, Pipeline, is_ours, one_t
 
 from billing_sync.mappings import import_mappings
 from billing_sync.pauses import active_pauses, end_pause
-from billing_sync.plan import approve_plan, confirm_addition, retry_addition
+from billing_sync.plan import approve_plan
 from billing_sync.run import last_day_of, nightly_periods
+from billing_sync.settle import confirm_addition, retry_addition
 from campaign.answers import count_faulty
 from campaign.checker import THE_END, most_billable
 from campaign.report import Config, Figures, part

@@ -22,8 +22,9 @@ from pipeline import Pipeline
 from billing_sync.db import connect
 from billing_sync.errors import BillingSyncError, ProofError
 from billing_sync.pauses import active_pauses, end_pause
-from billing_sync.plan import retry_addition, shards_to_deliver
+from billing_sync.plan import shards_to_deliver
 from billing_sync.process import die_with_parent
+from billing_sync.settle import retry_addition
 from campaign.answers import count_faulty
 from campaign.checker import judge, orphans_of
 from campaign.controls import CONTROLS

@@ -9,7 +9,8 @@ from decimal import Decimal
 import pytest
 from sql_world import JULY, JUNE, MAY, Customer, Invoice, Line, World, monthly
 
-from billing_sync.plan import approve_plan, retry_addition
+from billing_sync.plan import approve_plan
+from billing_sync.settle import retry_addition
 
 APRIL = date(2026, 4, 1)
 Step = Callable[[World, Customer, Invoice, Line], None]

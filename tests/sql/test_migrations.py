@@ -389,17 +389,11 @@ def test_the_reporting_views_show_each_line_once_and_its_money(world: World) -> 
 def test_every_reporting_view_is_tested_and_runs_on_nothing(functions: Connection) -> None:
     found = views(functions)
 
-    names = [
-        "addition",
-        "adoption",
-        "cycle_without_line",
-        "held_by_reason",
-        "held_line",
-        "invoice_line",
-        "invoice_proof",
-        "log_entry",
-    ]
-    names += ["money_by_customer", "new_agreement", "parked_by_bound", "plan_item", "run", "subscription"]
+    names = (
+        "addition", "adoption", "cycle_without_line", "held_by_reason", "held_line", "invoice_line", "invoice_proof",
+        "log_entry", "money_by_customer", "new_agreement", "parked_by_bound", "plan_item", "run", "subscription",
+        "unsettled_addition",
+    )  # fmt: skip
     assert found == [f"reporting.{name}" for name in names]
     for view in found:
         assert functions.execute(f"select * from {view}").fetchall() == []  # type: ignore[call-overload]

@@ -207,6 +207,60 @@ left join mapping.agreement as agreement on agreement.agreement_id = ledger.agre
 left join mapping.company as company on company.company_id = ledger.company_id;
 comment on view reporting.addition is 'The Additions that we made in ConnectWise, and the money of the lines they carry.';
 
+create view reporting.unsettled_addition as
+select
+    ledger.delivery_key,
+    ledger.state,
+    ledger.plan_id,
+    ledger.company_id,
+    company.name as company_name,
+    ledger.agreement_id,
+    agreement.name as agreement_name,
+    agreement.currency,
+    ledger.connectwise_addition_id,
+    ledger.subscription_id,
+    ledger.payload ->> 'invoiceDescription' as invoice_description,
+    coalesce(ledger.problem, 'The proof does not find it as it was delivered.') as problem,
+    coalesce(ledger.delivered_at, ledger.intended_at) as since,
+    touched.amount,
+    coalesce(touched.line_ids, '{}') as line_ids
+from (
+    select delivery_key from delivery.addition
+    where state in ('refused', 'conflict')
+    union
+    -- A proof has looked at it since it was delivered.
+    select carried.delivery_key
+    from delivery.addition_line as carried
+    join delivery.addition as delivered using (delivery_key)
+    join billing.invoice_line as line using (line_id)
+    where carried.proven_run_id is null and delivered.state = 'delivered' and exists (
+        select from audit.invoice_proof as proof
+        where proof.invoice_id = line.invoice_id and proof.proven_at > delivered.delivered_at
+    )
+) as unsettled
+join delivery.addition as ledger using (delivery_key)
+left join mapping.agreement as agreement on agreement.agreement_id = ledger.agreement_id
+left join mapping.company as company on company.company_id = ledger.company_id
+left join lateral (
+    -- What its newest plan wanted to deliver, and what it carries without proof.
+    select sum(either.amount) as amount, array_agg(either.line_id order by either.line_id) as line_ids
+    from (
+        select planned.line_id, planned.amount
+        from delivery.plan_item as item
+        join delivery.plan_item_line as planned using (plan_item_id)
+        where
+            item.plan_id = ledger.plan_id and item.delivery_key = ledger.delivery_key
+            -- Another Addition may carry it meanwhile.
+            and not exists (select from delivery.addition_line as carried where carried.line_id = planned.line_id)
+        union
+        select carried.line_id, carried.amount
+        from delivery.addition_line as carried
+        where carried.delivery_key = ledger.delivery_key and carried.proven_run_id is null
+    ) as either
+) as touched on true;
+comment on view reporting.unsettled_addition is
+'Additions that need a person: refused or in conflict, or not as they were delivered by a later proof; with the money and the lines that depend on it.';
+
 create view reporting.new_agreement as
 select
     planned.company_id,

@@ -46,7 +46,7 @@ begin
     -- what people decide
     grant insert, update, delete on
     mapping.organization_mapping, mapping.offer_mapping, mapping.offer_variant_mapping, mapping.contract_mapping,
-    mapping.company_selector, mapping.agreement_rule,
+    mapping.company_selector, mapping.agreement_rule, mapping.agreement_refusal,
     billing.override, billing.setting, billing.charge_type, billing.charge_type_version, billing.bound_allowance
     to billing_web;
     grant insert, update, delete on billing.bulk_change, billing.bulk_change_line to billing_web;
@@ -61,5 +61,11 @@ begin
     -- approving, rejecting, leaving out: never what an item delivers
     grant update (state, approved_by, approved_at, rejected_by, rejected_at, rejected_because) on delivery.plan to billing_web;
     grant update (state, is_left_out) on delivery.plan_item, delivery.plan_agreement to billing_web;
+
+    -- settling what needs a person: only as these functions do it
+    grant execute on function
+    delivery.retry_addition(text, boolean, bigint), delivery.confirm_addition(text, bigint),
+    delivery.forget_new_agreement(integer)
+    to billing_web;
 end
 $$;

@@ -24,9 +24,10 @@ from billing_pages.api.common import (
     OutcomeMoney,
     Released,
 )
+from billing_pages.api.settle import AgreementRefusal, UnsettledAddition
 from billing_pages.database import Connect, Database
 from billing_pages.security import Editor
-from billing_sync import bulk, edits, review, why
+from billing_sync import bulk, create_agreements, edits, review, settle, why
 from billing_sync.db import Connection
 from billing_sync.decide import review_state
 from billing_sync.errors import StaleEditError
@@ -54,6 +55,7 @@ class LineFilter(Given):
     periods: list[BillingPeriod] = Field([], max_length=24)
     outcomes: list[Outcome] = Field([], max_length=5)
     reason_codes: list[Annotated[str, Field(max_length=60)]] = Field([], max_length=60)
+    bound_key: Annotated[str, Field(max_length=300)] | None = Field(None, description="parked by this bound")
     organization_ids: list[Annotated[str, Field(max_length=100)]] = Field([], max_length=1000)
     invoice_number: Annotated[str, Field(max_length=100)] | None = None
     charge_types: list[Annotated[str, Field(max_length=60)]] = Field([], max_length=60)
@@ -331,7 +333,11 @@ class StoryField(BaseModel):
 
 
 class Story(BaseModel):
-    """Why the line is as it is: the whole story, in words for a person in a dispute."""
+    """Why the line is as it is: the whole story, in words for a person in a dispute.
+
+    unsettled: the Additions that it waits for, or that carry it, and that need a person. agreement: a plan would create
+    one for its company, or would if that was not refused.
+    """
 
     line: Line
     decision: str
@@ -340,6 +346,8 @@ class Story(BaseModel):
     connectwise: list[StoryField]
     proof: str | None
     changed_since: list[str]
+    unsettled: list[UnsettledAddition]
+    agreement: AgreementRefusal | None
 
 
 # -- what requests share -----------------------------------------------------------------------------------------------
@@ -449,7 +457,7 @@ def products_of_line(database: Database, line_id: LineId, q: Search = "") -> lis
 def explain_line(database: Database, line_id: LineId) -> Story:
     """The whole story of a line."""
     line = review.read_line(database, line_id)
-    return _story(line, why.why_line(database, line_id))
+    return _story(database, line, why.why_line(database, line_id))
 
 
 # -- bulk changes ------------------------------------------------------------------------------------------------------
@@ -568,7 +576,7 @@ def _download(pieces: Iterator[bytes], chosen: LineFilter, ending: str, media_ty
     )
 
 
-def _story(line: review.Row, story: why.LineStory) -> Story:
+def _story(database: Connection, line: review.Row, story: why.LineStory) -> Story:
     decision = why.decision_words(story) if story.decision else "Not decided yet."
     if story.outcome == "excluded" and story.decision:
         decision = f"excluded by {story.decision['excluded_by']}"
@@ -584,7 +592,22 @@ def _story(line: review.Row, story: why.LineStory) -> Story:
             + (why.describe(entry.value_now, entry.row_key) if entry.value_now else "taken away")
             for entry in story.changed_since
         ],
+        unsettled=[
+            UnsettledAddition.model_validate(one)
+            for one in settle.unsettled_additions(database, line_id=line["line_id"])[1]
+        ],
+        agreement=_new_agreement(database, line),
     )
+
+
+def _new_agreement(database: Connection, line: review.Row) -> AgreementRefusal | None:
+    codes = {reason["code"] for reason in line["held_reasons"]}
+    if line["company_id"] is None or not codes & {"no_agreement", "agreement_to_create"}:
+        return None
+    refusal = create_agreements.refusal_of(database, line["company_id"])
+    if refusal is None and "agreement_to_create" not in codes:
+        return None
+    return AgreementRefusal(company_id=line["company_id"], refusal=refusal)
 
 
 def _entry(entry: why.Entry) -> StoryEntry:

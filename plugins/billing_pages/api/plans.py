@@ -106,7 +106,8 @@ class PlanDetail(BaseModel):
 
 class PlanItem(BaseModel):
     """One thing that the plan does, before and after. plan_item_id is null for an agreement to create: its company_id
-    tells it apart (ApproveRequest.leave_out_agreements)."""
+    tells it apart (ApproveRequest.leave_out_agreements). refusal: by whom and why it is refused for good.
+    """
 
     plan_item_id: int | None
     delivery_key: str
@@ -132,6 +133,7 @@ class PlanItem(BaseModel):
     currency: str
     line_ids: list[int]
     problem: str | None
+    refusal: str | None
 
 
 class PlanItemPage(BaseModel):

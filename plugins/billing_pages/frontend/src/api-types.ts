@@ -836,6 +836,86 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/additions/unsettled": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Unsettled
+         * @description Additions that need a person.
+         */
+        get: operations["unsettled_api_additions_unsettled_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/additions/settle": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Settle Addition
+         * @description Settle an Addition. 409: it has changed since it was shown.
+         */
+        post: operations["settle_addition_api_additions_settle_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/agreements/refuse": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Refuse Agreement
+         * @description Refuse that an agreement is created for a company; counts at once, for approved plans, too.
+         */
+        post: operations["refuse_agreement_api_agreements_refuse_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/agreements/allow": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Allow Agreement
+         * @description Take a refusal back, of a person or of ConnectWise.
+         */
+        post: operations["allow_agreement_api_agreements_allow_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/logs": {
         parameters: {
             query?: never;
@@ -1082,6 +1162,24 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * AgreementRefusal
+         * @description What keeps plans from creating an agreement for a company; null: nothing that a person can take back.
+         */
+        AgreementRefusal: {
+            /** Company Id */
+            company_id: number;
+            /** Refusal */
+            refusal: string | null;
+        };
+        /**
+         * AllowAgreementRequest
+         * @description Take back what keeps the company from an agreement; the next run plans it again.
+         */
+        AllowAgreementRequest: {
+            /** Company Id */
+            company_id: number;
+        };
         /**
          * AllowRequest
          * @description Let what a bound parks pass, up to the figure that was shown.
@@ -1809,6 +1907,11 @@ export interface components {
              */
             reason_codes: string[];
             /**
+             * Bound Key
+             * @description parked by this bound
+             */
+            bound_key?: string | null;
+            /**
              * Organization Ids
              * @default []
              */
@@ -2274,7 +2377,7 @@ export interface components {
         /**
          * PlanItem
          * @description One thing that the plan does, before and after. plan_item_id is null for an agreement to create: its company_id
-         *     tells it apart (ApproveRequest.leave_out_agreements).
+         *     tells it apart (ApproveRequest.leave_out_agreements). refusal: by whom and why it is refused for good.
          */
         PlanItem: {
             /** Plan Item Id */
@@ -2331,6 +2434,8 @@ export interface components {
             line_ids: number[];
             /** Problem */
             problem: string | null;
+            /** Refusal */
+            refusal: string | null;
         };
         /**
          * PlanItemPage
@@ -2481,6 +2586,16 @@ export interface components {
             code: string;
             /** Title */
             title: string;
+        };
+        /**
+         * RefuseAgreementRequest
+         * @description No plan shall create an agreement for the company; its lines are held.
+         */
+        RefuseAgreementRequest: {
+            /** Company Id */
+            company_id: number;
+            /** Reason */
+            reason: string;
         };
         /**
          * RejectRequest
@@ -2741,6 +2856,35 @@ export interface components {
             version: string;
         };
         /**
+         * SettleRequest
+         * @description retry: it is mended in ConnectWise, the next run compares and tries again. anew: our values shall stand. confirm:
+         *     it was seen on ConnectWise's invoice, so its lines are delivered.
+         */
+        SettleRequest: {
+            /** Delivery Key */
+            delivery_key: string;
+            /**
+             * Way
+             * @enum {string}
+             */
+            way: "retry" | "anew" | "confirm";
+            /** Plan Id */
+            plan_id: number | null;
+        };
+        /**
+         * Settled
+         * @description What was done. lines: how many count as delivered now (confirm), else 0.
+         */
+        Settled: {
+            /**
+             * Way
+             * @enum {string}
+             */
+            way: "retry" | "anew" | "confirm";
+            /** Lines */
+            lines: number;
+        };
+        /**
          * Setup
          * @description The checklist; is_ready: nothing is left to do before the first sync.
          */
@@ -2890,6 +3034,9 @@ export interface components {
         /**
          * Story
          * @description Why the line is as it is: the whole story, in words for a person in a dispute.
+         *
+         *     unsettled: the Additions that it waits for, or that carry it, and that need a person. agreement: a plan would create
+         *     one for its company, or would if that was not refused.
          */
         Story: {
             line: components["schemas"]["Line"];
@@ -2905,6 +3052,9 @@ export interface components {
             proof: string | null;
             /** Changed Since */
             changed_since: string[];
+            /** Unsettled */
+            unsettled: components["schemas"]["UnsettledAddition"][];
+            agreement: components["schemas"]["AgreementRefusal"] | null;
         };
         /**
          * StoryEntry
@@ -3072,6 +3222,59 @@ export interface components {
             is_excluded: boolean;
             /** Reason */
             reason: string | null;
+        };
+        /**
+         * UnsettledAddition
+         * @description An Addition that needs a person. ways: what may be done about it; plan_id goes with it, so that nothing is
+         *     settled that changed meanwhile. amount: of the lines that depend on it.
+         */
+        UnsettledAddition: {
+            /** Delivery Key */
+            delivery_key: string;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "refused" | "conflict" | "delivered";
+            /** Plan Id */
+            plan_id: number | null;
+            /** Company Name */
+            company_name: string | null;
+            /** Agreement Id */
+            agreement_id: number;
+            /** Agreement Name */
+            agreement_name: string | null;
+            /** Connectwise Addition Id */
+            connectwise_addition_id: number | null;
+            /** Invoice Description */
+            invoice_description: string | null;
+            /** Problem */
+            problem: string;
+            /**
+             * Since
+             * Format: date-time
+             */
+            since: string;
+            /** Amount */
+            amount: string | null;
+            /** Currency */
+            currency: string | null;
+            /** Line Ids */
+            line_ids: number[];
+            /** Ways */
+            ways: ("retry" | "anew" | "confirm")[];
+        };
+        /**
+         * UnsettledPage
+         * @description A page of Additions that need a person.
+         */
+        UnsettledPage: {
+            /** Total */
+            total: number;
+            /** Offset */
+            offset: number;
+            /** Additions */
+            additions: components["schemas"]["UnsettledAddition"][];
         };
     };
     responses: never;
@@ -4512,6 +4715,137 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["RunOfDag"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    unsettled_api_additions_unsettled_get: {
+        parameters: {
+            query?: {
+                limit?: number;
+                offset?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UnsettledPage"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    settle_addition_api_additions_settle_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SettleRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Settled"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    refuse_agreement_api_agreements_refuse_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RefuseAgreementRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgreementRefusal"];
+                };
+            };
+            /** @description Any error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    allow_agreement_api_agreements_allow_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AllowAgreementRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AgreementRefusal"];
                 };
             };
             /** @description Any error */

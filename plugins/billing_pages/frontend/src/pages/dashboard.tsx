@@ -1,5 +1,6 @@
 import { Box, HStack, NativeSelect, SimpleGrid, Skeleton, Stack } from "@chakra-ui/react";
-import { useState } from "react";
+import { useEffect, useState } from "react";
+import { useLocation } from "react-router";
 import { ErrorBox } from "../components/ErrorBox";
 import { GuardedButton } from "../components/GuardedButton";
 import { Page } from "../components/Page";
@@ -16,15 +17,18 @@ import { Months } from "./dashboard/Months";
 import { NeedsYou } from "./dashboard/NeedsYou";
 import { ParkedBounds } from "./dashboard/ParkedBounds";
 import { PauseBanner } from "./dashboard/PauseBanner";
-import { useParked, usePauses, usePeriods, useRuns, useSetup } from "./dashboard/queries";
+import { useParked, usePauses, usePeriods, useRuns, useSetup, useUnsettled } from "./dashboard/queries";
 import { RecentRuns } from "./dashboard/RecentRuns";
 import { SetupChecklist } from "./dashboard/SetupChecklist";
 import { StopDialog } from "./dashboard/StopDialog";
 import { SyncCard } from "./dashboard/SyncCard";
 import { SyncDialog } from "./dashboard/SyncDialog";
+import { UnsettledAdditions } from "./dashboard/UnsettledAdditions";
 import { usePlans } from "./plan/queries";
 
 const FEW_RUNS = 6;
+const FEW_UNSETTLED = 5;
+const MOST = 1000; // rows that a route gives at once
 
 /** What a finance person wants to see first in the morning. */
 export default function Dashboard() {
@@ -36,13 +40,18 @@ export default function Dashboard() {
   const runs = useRuns(runLimit);
   const pauses = usePauses();
   const parked = useParked();
+  const [unsettledLimit, setUnsettledLimit] = useState(FEW_UNSETTLED);
+  const unsettled = useUnsettled(unsettledLimit);
   const plans = usePlans();
   const active = useActiveRuns();
 
   const period = periods.data?.find((each) => each.billing_period === address.period) ?? periods.data?.[0];
   const lastRun = runs.data?.find((run) => run.kind !== "reference");
   const isEmpty = periods.data?.length === 0;
-  const failed = [setup, periods, runs, pauses, parked].find((query) => query.error);
+  const asked = [setup, periods, runs, pauses, parked, unsettled];
+  const failed = asked.find((query) => query.error);
+
+  useScrollToHash(!setup.isPending && !periods.isPending && !parked.isPending && !unsettled.isPending);
 
   return (
     <Page
@@ -73,9 +82,9 @@ export default function Dashboard() {
         </>
       }
     >
-      {failed && <ErrorBox error={failed.error} onRetry={() => [setup, periods, runs, pauses, parked].forEach((query) => void query.refetch())} />}
+      {failed && <ErrorBox error={failed.error} onRetry={() => asked.forEach((query) => void query.refetch())} />}
       {pauses.data && <PauseBanner pauses={pauses.data} />}
-      <NeedsYou plans={plans.data ?? []} lastRun={lastRun} period={period} />
+      <NeedsYou plans={plans.data ?? []} lastRun={lastRun} period={period} unsettled={unsettled.data?.total ?? 0} />
       {setup.data && <SetupChecklist setup={setup.data} />}
       <ActiveRuns runs={active.data ?? []} />
       {isEmpty && setup.data && <FirstRun isReady={setup.data.is_ready} onDryRun={() => setDialog("dry run")} />}
@@ -100,11 +109,12 @@ export default function Dashboard() {
           )}
         </SimpleGrid>
       )}
+      {unsettled.data && <UnsettledAdditions page={unsettled.data} onMore={() => setUnsettledLimit(Math.min(MOST, unsettledLimit * 5))} />}
       {parked.data && <ParkedBounds parked={parked.data} />}
       {period && <Customers period={period.billing_period} sort={address.sort} page={Number(address.page) || 1} onChange={change} />}
       <AmissSubscriptions />
       {runs.data && runs.data.length > 0 && (
-        <RecentRuns runs={runs.data} onMore={runs.data.length === runLimit && runLimit < 1000 ? () => setRunLimit(Math.min(1000, runLimit * 3)) : null} />
+        <RecentRuns runs={runs.data} onMore={runs.data.length === runLimit && runLimit < MOST ? () => setRunLimit(Math.min(MOST, runLimit * 3)) : null} />
       )}
       {dialog === "stop" && <StopDialog onClose={() => setDialog(null)} />}
       {(dialog === "sync" || dialog === "dry run") && (
@@ -117,6 +127,14 @@ export default function Dashboard() {
       )}
     </Page>
   );
+}
+
+/** A link to a section (dashboard#parked) shows it once everything above it has its height. */
+function useScrollToHash(isReady: boolean) {
+  const { hash } = useLocation();
+  useEffect(() => {
+    if (isReady && hash !== "") document.getElementById(hash.slice(1))?.scrollIntoView();
+  }, [isReady, hash]);
 }
 
 function Placeholder() {

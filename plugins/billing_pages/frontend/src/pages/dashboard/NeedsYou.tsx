@@ -6,7 +6,12 @@ import { linesLink, logsLink, planLink } from "../../lib/links";
 import type { Model } from "../../models";
 
 /** What waits for a person this morning, most urgent first; one line each, with the way to it. */
-export function NeedsYou({ plans, lastRun, period }: { plans: Model<"PlanSummary">[]; lastRun: Model<"Run"> | undefined; period: Model<"Period"> | undefined }) {
+export function NeedsYou({ plans, lastRun, period, unsettled }: {
+  plans: Model<"PlanSummary">[];
+  lastRun: Model<"Run"> | undefined;
+  period: Model<"Period"> | undefined;
+  unsettled: number;
+}) {
   const items: { key: string; text: ReactNode; to: string; label: string }[] = [];
   if (lastRun?.state === "failed") {
     items.push({ key: "failed", text: `The last sync (run ${lastRun.run_id}) failed. Its log says why and what to do.`, to: logsLink(lastRun.run_id), label: "Read its log" });
@@ -17,6 +22,9 @@ export function NeedsYou({ plans, lastRun, period }: { plans: Model<"PlanSummary
   }
   for (const plan of plans.filter((each) => each.state === "approved")) {
     items.push({ key: `plan-${plan.plan_id}`, text: `Plan ${plan.plan_id} is approved and not delivered yet.`, to: planLink(plan.plan_id), label: "Open plan" });
+  }
+  if (unsettled > 0) {
+    items.push({ key: "unsettled", text: `${counted(unsettled, "Addition")} must be looked at in ConnectWise.`, to: "/dashboard#unsettled", label: "Settle them" });
   }
   const doubt = period?.outcomes.filter((sum) => sum.outcome === "in doubt") ?? [];
   if (period && doubt.length > 0) {

@@ -22,7 +22,7 @@ export function ParkedBounds({ parked }: { parked: Parked[] }) {
   if (parked.length === 0) return null;
   const reasons = [...new Set(parked.map((bound) => bound.reason))];
   return (
-    <Card.Root as="section" size="sm" aria-labelledby="parked-heading" id="parked">
+    <Card.Root as="section" size="sm" aria-labelledby="parked-heading" id="parked" scrollMarginTop="4">
       <Card.Header pb="2">
         <HStack>
           <Heading size="md" id="parked-heading">
@@ -67,7 +67,11 @@ function Reason({ reason, parked, onLet }: { reason: string; parked: Parked[]; o
             <Text minW="0" fontSize="sm">
               {bound.organization_name !== null && `${bound.organization_name}: `}
               {bound.money_at_risk !== null && <strong>{money(bound.money_at_risk, bound.currency)} </strong>}
-              {bound.lines !== null && bound.lines !== 1 && `in ${counted(bound.lines, "line")} `}
+              {bound.lines !== null && (
+                <>
+                  in <TextLink to={linesLink({ outcomes: ["held"], bound_key: bound.bound_key })}>{counted(bound.lines, "line")}</TextLink>:{" "}
+                </>
+              )}
               {bound.detail}
               {bound.plan_id !== null && (
                 <>

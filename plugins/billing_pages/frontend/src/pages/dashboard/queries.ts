@@ -35,6 +35,14 @@ export const usePauses = () =>
 export const useParked = () =>
   useQuery({ queryKey: ["parked"], queryFn: () => get<Parked[]>("parked"), refetchInterval: MINUTE });
 
+export const useUnsettled = (limit: number) =>
+  useQuery({
+    queryKey: ["unsettled", limit],
+    queryFn: () => get<Model<"UnsettledPage">>("additions/unsettled", { limit }),
+    placeholderData: keepPreviousData,
+    refetchInterval: MINUTE,
+  });
+
 export const useSubscriptions = (isAmiss: boolean, q: string, limit: number) =>
   useQuery({
     queryKey: ["subscriptions", isAmiss, q, limit],

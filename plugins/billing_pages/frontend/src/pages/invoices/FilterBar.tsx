@@ -56,6 +56,7 @@ export function FilterBar(props: {
     filter.subscription_id && `subscription ${filter.subscription_id}`,
     filter.offer_id && `offer ${filter.offer_id}`,
     filter.agreement_id && `agreement ${filter.agreement_id}`,
+    filter.bound_key && "what one bound parks",
     filter.line_ids?.length && `${count(filter.line_ids.length)} chosen lines`,
     (filter.organization_ids?.length ?? 0) > 1 && `${filter.organization_ids?.length} organizations`,
   ].filter(Boolean);

@@ -5,7 +5,10 @@ import { useState } from "react";
 import { OutcomeBadge } from "../../components/Badge";
 import { Drawer } from "../../components/Drawer";
 import { ErrorBox } from "../../components/ErrorBox";
+import { GuardedButton } from "../../components/GuardedButton";
 import { Loading } from "../../components/Loading";
+import { RefuseAgreement } from "../../components/RefuseAgreement";
+import { nameOf, SettleDialog, STATES, type Unsettled } from "../../components/SettleDialog";
 import { TextLink } from "../../components/TextLink";
 import { get } from "../../lib/api";
 import { DateTime, dateTime, money, price, quantity } from "../../lib/format";
@@ -14,6 +17,8 @@ import { EditLine } from "./EditLine";
 import { type EditableField, FIELD_TITLES, type Line, type LineChange, shownValue, sourceHint, sourceOf } from "./line";
 
 type Story = Model<"Story">;
+
+const AGREEMENT_REASONS = ["no_agreement", "agreement_to_create"];
 
 export function WhyDrawer(props: {
   lineId: number;
@@ -44,7 +49,8 @@ export function WhyDrawer(props: {
       {story && line && !isEditing && (
         <Stack gap={6}>
           <Summary line={line} decision={story.decision} />
-          {line.held_reasons.length > 0 && <Reasons line={line} />}
+          {line.held_reasons.length > 0 && <Reasons line={line} agreement={story.agreement} />}
+          {story.unsettled.length > 0 && <ToSettle additions={story.unsettled} />}
           <Values line={line} />
           {story.entries.length > 0 && <Entries entries={story.entries} />}
           {(story.connectwise.length > 0 || line.connectwise_addition_id !== null) && <InConnectWise story={story} />}
@@ -104,7 +110,7 @@ function Summary({ line, decision }: { line: Line; decision: string }) {
   );
 }
 
-function Reasons({ line }: { line: Line }) {
+function Reasons({ line, agreement }: { line: Line; agreement: Story["agreement"] }) {
   return (
     <Section title={line.held_reasons.length === 1 ? "What holds it" : "What holds it: each of these"}>
       <Stack gap={2}>
@@ -120,9 +126,41 @@ function Reasons({ line }: { line: Line }) {
                 <TextLink to={`/${reason.cure_link}`}>Cure it</TextLink>
               </Text>
             )}
+            {agreement && AGREEMENT_REASONS.includes(reason.code) && (
+              <Box mt={1}>
+                <RefuseAgreement companyId={agreement.company_id} companyName={line.company_name ?? "this company"} refusal={agreement.refusal} />
+              </Box>
+            )}
           </Box>
         ))}
       </Stack>
+    </Section>
+  );
+}
+
+/** The Additions that the line waits for, or that carry it, which a person must look at in ConnectWise. */
+function ToSettle({ additions }: { additions: Unsettled[] }) {
+  const [settling, setSettling] = useState<Unsettled | null>(null);
+  return (
+    <Section title="To settle in ConnectWise">
+      <Stack gap={2}>
+        {additions.map((addition) => (
+          <Flex key={addition.delivery_key} gap={3} justify="space-between" align="start" borderLeftWidth={3} borderLeftColor="red.solid" pl={3}>
+            <Box>
+              <Text fontWeight="medium">
+                {nameOf(addition).replace("the", "The")} is {STATES[addition.state]}
+              </Text>
+              <Text fontSize="sm" color="fg.muted" whiteSpace="pre-wrap">
+                {addition.problem}
+              </Text>
+            </Box>
+            <GuardedButton permission="approve" size="sm" variant="outline" flexShrink={0} onClick={() => setSettling(addition)}>
+              Settle …
+            </GuardedButton>
+          </Flex>
+        ))}
+      </Stack>
+      {settling && <SettleDialog addition={settling} onClose={() => setSettling(null)} />}
     </Section>
   );
 }

@@ -23,6 +23,9 @@ export const FIELD_OF_COLUMN: Record<string, EditableField> = {
   invoice_description: "invoice_description",
 };
 
+const INVOICED = "AppXite invoiced";
+const SENT = "ConnectWise will get";
+
 export const FIELD_TITLES: Record<EditableField, string> = {
   agreement_id: "Agreement",
   product_id: "Product",
@@ -81,25 +84,35 @@ const searchChoices = (kind: "agreements" | "products") => async (line: Line, te
 export const searchAgreements = searchChoices("agreements");
 export const searchProducts = searchChoices("products");
 
+/** A value for ConnectWise: marked when a person typed it, and when it is not what AppXite invoiced. */
+function sentNode(text: string, invoiced: string | null, isTyped: boolean): Node {
+  const isOther = invoiced !== null && text !== "" && text !== invoiced;
+  if (!isTyped && !isOther) return document.createTextNode(text);
+  return node("span", { class: [isTyped ? "line-typed" : "", isOther ? "line-differs" : ""].join(" ").trim() }, text);
+}
+
+function differsHint(text: string, invoiced: string | null): string | null {
+  return invoiced === null || text === "" || text === invoiced ? null : `AppXite invoiced ${invoiced || "none"}`;
+}
+
 function sent(
   field: string,
   title: string,
   kind: "text" | "number" | "date" | "choice",
   text: (line: Line) => string,
   more: Partial<GridColumn<Line>> = {},
+  invoiced: ((line: Line) => string) | null = null,
 ): GridColumn<Line> {
   const name = FIELD_OF_COLUMN[field] as EditableField;
+  const source = (line: Line) => (invoiced === null ? null : invoiced(line));
   return {
     field,
     title,
-    group: "ConnectWise will get",
+    group: SENT,
     text,
     isSortable: field !== "invoice_description",
-    hint: (line) => sourceHint(line, name),
-    node: (line) => {
-      const isTyped = sourceOf(line, name) === "User Updated";
-      return isTyped ? node("span", { class: "line-typed" }, text(line)) : document.createTextNode(text(line));
-    },
+    hint: (line) => [differsHint(text(line), source(line)), sourceHint(line, name)].filter(Boolean).join(". ") || null,
+    node: (line) => sentNode(text(line), source(line), sourceOf(line, name) === "User Updated"),
     edit: {
       kind,
       value: (line) => plainValue(line, name),
@@ -112,20 +125,41 @@ function sent(
 
 export const lineId = (line: Line) => line.line_id;
 
+/** What AppXite invoiced stands right beside what ConnectWise will get, in a window of 1280 pixels, too; the rest follows. */
 export const COLUMNS: GridColumn<Line>[] = [
-  { field: "organization_name", title: "Organization", width: 150, isFrozen: true, isSortable: true, text: (line) => line.organization_name },
-  { field: "subscription_name", title: "Subscription", width: 160, isFrozen: true, isSortable: true, text: (line) => line.subscription_name ?? line.subscription_id ?? "" },
+  { field: "organization_name", title: "Organization", width: 96, isFrozen: true, isSortable: true, text: (line) => line.organization_name },
+  { field: "subscription_name", title: "Subscription", width: 104, isFrozen: true, isSortable: true, text: (line) => line.subscription_name ?? line.subscription_id ?? "" },
   {
     field: "outcome",
     title: "Outcome",
-    width: 140,
+    width: 112,
     isSortable: true,
     text: (line) => (line.lock ? `${line.outcome}, locked` : line.outcome),
-    hint: (line) => line.lock,
+    hint: (line) => line.lock ?? line.outcome,
     node: (line) =>
       line.lock && line.outcome !== "delivered"
         ? node("span", {}, outcomeNode(line.outcome), badgeNode("locked", "gray", line.lock))
         : outcomeNode(line.outcome),
+  },
+  { field: "charge_start_date", title: "Start", group: INVOICED, width: 80, isSortable: true, text: (line) => date(line.charge_start_date) },
+  { field: "charge_end_date", title: "End", group: INVOICED, width: 80, isSortable: true, text: (line) => date(line.charge_end_date) },
+  { field: "quantity", title: "Qty", group: INVOICED, width: 50, align: "right", isSortable: true, text: (line) => quantity(line.quantity) },
+  { field: "unit_price", title: "Unit price", group: INVOICED, width: 78, align: "right", isSortable: true, text: (line) => price(line.unit_price) },
+  { field: "total_price", title: "Total", group: INVOICED, width: 96, align: "right", isSortable: true, text: (line) => money(line.total_price, line.currency) },
+  sent("effective_date", "Effective", "date", (line) => date(line.effective_date), { width: 80 }, (line) => date(line.charge_start_date)),
+  sent("cancelled_date", "Cancelled", "date", (line) => date(line.cancelled_date), { width: 80 }, (line) => date(line.charge_end_date)),
+  sent("sent_quantity", "Qty", "number", (line) => quantity(line.sent_quantity), { width: 50, align: "right" }, (line) => quantity(line.quantity)),
+  sent("sent_unit_price", "Unit price", "number", (line) => price(line.sent_unit_price), { width: 78, align: "right" }, (line) => price(line.unit_price)),
+  {
+    field: "sent_amount",
+    title: "Amount",
+    group: SENT,
+    width: 96,
+    align: "right",
+    isSortable: true,
+    text: (line) => money(line.sent_amount, line.currency),
+    hint: (line) => differsHint(money(line.sent_amount, line.currency), money(line.total_price, line.currency)),
+    node: (line) => sentNode(money(line.sent_amount, line.currency), money(line.total_price, line.currency), false),
   },
   {
     field: "reasons",
@@ -135,6 +169,11 @@ export const COLUMNS: GridColumn<Line>[] = [
     hint: (line) => line.held_reasons.map((reason) => `${reason.title}. ${reason.detail} ${reason.cure}`).join("\n") || line.excluded_by,
     node: whyNode,
   },
+  sent("agreement_name", "Agreement", "choice", (line) => line.agreement_name ?? (line.agreement_id === null ? "" : String(line.agreement_id)), { width: 190 }),
+  sent("product", "Product", "choice", (line) => line.product ?? "", { width: 160 }),
+  sent("invoice_description", "Description", "text", (line) => line.invoice_description ?? "", { width: 260 }),
+  { field: "company_name", title: "Company", group: SENT, width: 170, isSortable: true, text: (line) => line.company_name ?? "" },
+  { field: "connectwise_addition_id", title: "Addition", group: SENT, width: 100, isHidden: true, text: (line) => String(line.connectwise_addition_id ?? "") },
   {
     field: "updated",
     title: "Updated",
@@ -149,26 +188,11 @@ export const COLUMNS: GridColumn<Line>[] = [
     node: (line) =>
       line.typed ? badgeNode("User Updated", "violet") : line.rules_version === null ? document.createTextNode("") : badgeNode("System Updated", "cyan"),
   },
-  { field: "invoice_number", title: "Invoice", group: "AppXite invoiced", width: 130, isSortable: true, text: (line) => line.invoice_number ?? "" },
-  { field: "invoice_date", title: "Invoice date", group: "AppXite invoiced", width: 110, isHidden: true, isSortable: true, text: (line) => date(line.invoice_date) },
-  { field: "offer_name", title: "Offer", group: "AppXite invoiced", width: 180, isHidden: true, isSortable: true, text: (line) => line.offer_name ?? line.offer_id ?? "" },
-  { field: "charge_type", title: "Charge type", group: "AppXite invoiced", width: 120, isSortable: true, text: (line) => line.charge_type_name ?? line.charge_type ?? "" },
-  { field: "charge_start_date", title: "Charge start", group: "AppXite invoiced", width: 110, isSortable: true, text: (line) => date(line.charge_start_date) },
-  { field: "charge_end_date", title: "Charge end", group: "AppXite invoiced", width: 110, isSortable: true, text: (line) => date(line.charge_end_date) },
-  { field: "billing_frequency", title: "Frequency", group: "AppXite invoiced", width: 110, isHidden: true, text: (line) => line.billing_frequency ?? "" },
-  { field: "quantity", title: "Quantity", group: "AppXite invoiced", width: 95, align: "right", isSortable: true, text: (line) => quantity(line.quantity) },
-  { field: "unit_price", title: "Unit price", group: "AppXite invoiced", width: 105, align: "right", isSortable: true, text: (line) => price(line.unit_price) },
-  { field: "total_price", title: "Total", group: "AppXite invoiced", width: 125, align: "right", isSortable: true, text: (line) => money(line.total_price, line.currency) },
-  { field: "company_name", title: "Company", group: "ConnectWise will get", width: 200, isSortable: true, text: (line) => line.company_name ?? "" },
-  sent("agreement_name", "Agreement", "choice", (line) => line.agreement_name ?? (line.agreement_id === null ? "" : String(line.agreement_id)), { width: 200 }),
-  sent("product", "Product", "choice", (line) => line.product ?? "", { width: 170 }),
-  sent("effective_date", "Effective", "date", (line) => date(line.effective_date), { width: 110 }),
-  sent("cancelled_date", "Cancelled", "date", (line) => date(line.cancelled_date), { width: 110 }),
-  sent("sent_quantity", "Quantity", "number", (line) => quantity(line.sent_quantity), { width: 95, align: "right" }),
-  sent("sent_unit_price", "Unit price", "number", (line) => price(line.sent_unit_price), { width: 105, align: "right" }),
-  { field: "sent_amount", title: "Amount", group: "ConnectWise will get", width: 125, align: "right", isSortable: true, text: (line) => money(line.sent_amount, line.currency) },
-  sent("invoice_description", "Description", "text", (line) => line.invoice_description ?? "", { width: 260 }),
-  { field: "connectwise_addition_id", title: "Addition", group: "ConnectWise will get", width: 100, isHidden: true, text: (line) => String(line.connectwise_addition_id ?? "") },
+  { field: "invoice_number", title: "Invoice", group: INVOICED, width: 130, isSortable: true, text: (line) => line.invoice_number ?? "" },
+  { field: "charge_type", title: "Charge type", group: INVOICED, width: 120, isSortable: true, text: (line) => line.charge_type_name ?? line.charge_type ?? "" },
+  { field: "invoice_date", title: "Invoice date", group: INVOICED, width: 100, isHidden: true, isSortable: true, text: (line) => date(line.invoice_date) },
+  { field: "offer_name", title: "Offer", group: INVOICED, width: 180, isHidden: true, isSortable: true, text: (line) => line.offer_name ?? line.offer_id ?? "" },
+  { field: "billing_frequency", title: "Frequency", group: INVOICED, width: 110, isHidden: true, text: (line) => line.billing_frequency ?? "" },
 ];
 
 function whyText(line: Line): string {

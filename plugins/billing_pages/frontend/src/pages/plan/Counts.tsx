@@ -11,6 +11,8 @@ type PlanDetail = Model<"PlanDetail">;
 /** What the plan does, in figures: per action, and how far each is. */
 export function Counts({ plan }: { plan: PlanDetail }) {
   const actions = (Object.keys(ACTIONS) as Action[]).filter((action) => action === "create" || action === "update" || plan.counts.some((each) => each.action === action));
+  // Of a plan that is over these are figures of another time than its own.
+  const today = ["proposed", "approved"].includes(plan.summary.state) ? "" : ", today";
   const periods = plan.run.kind === "nightly" ? {} : { periods: plan.summary.billing_periods };
   return (
     <SimpleGrid columns={{ base: 2, md: 3, xl: actions.length + 3 }} gap="3">
@@ -28,13 +30,13 @@ export function Counts({ plan }: { plan: PlanDetail }) {
           </Figure>
         );
       })}
-      <Figure name="keep" help="Additions of these customers that already stand in ConnectWise as they should: nothing is written." color="gray" value={count(plan.kept)} />
-      <Figure name="held" help="Lines that are not in this plan because something must be cured first, as they stand now. A nightly run decides about the open lines of all months." color="orange" value={plan.held.length === 0 ? "none" : plan.held.map((sum) => <div key={sum.currency}>{money(sum.amount, sum.currency)}</div>)}>
+      <Figure name={`keep${today}`} help="Additions of these customers that already stand in ConnectWise as they should: nothing is written." color="gray" value={count(plan.kept)} />
+      <Figure name={`held${today}`} help="Lines that are not in this plan because something must be cured first, as they stand now (what was held when the plan was delivered says its proof). A nightly run decides about the open lines of all months." color="orange" value={plan.held.length === 0 ? "none" : plan.held.map((sum) => <div key={sum.currency}>{money(sum.amount, sum.currency)}</div>)}>
         {plan.held.length > 0 && (
           <TextLink to={linesLink({ ...periods, outcomes: ["held"] })}>{counted(plan.held.reduce((sum, each) => sum + each.lines, 0), "line")}</TextLink>
         )}
       </Figure>
-      <Figure name="conflict" help="Additions that hold something else in ConnectWise than was delivered, because a person changed them there. They are reported, never overwritten." color="red" value={plan.conflicts === 0 ? "none" : count(plan.conflicts)} />
+      <Figure name={`conflict${today}`} help="Additions that hold something else in ConnectWise than was delivered, because a person changed them there. They are reported, never overwritten." color="red" value={plan.conflicts === 0 ? "none" : count(plan.conflicts)} />
     </SimpleGrid>
   );
 }

@@ -5,6 +5,7 @@ import { Empty } from "../../components/Empty";
 import { ErrorBox } from "../../components/ErrorBox";
 import { Loading } from "../../components/Loading";
 import { PageSteps } from "../../components/PageSteps";
+import { RefuseAgreement } from "../../components/RefuseAgreement";
 import { TableFrame } from "../../components/TableFrame";
 import { TextLink } from "../../components/TextLink";
 import { get } from "../../lib/api";
@@ -221,6 +222,16 @@ function ItemRow({ item, isOut, onLeave }: { item: Item; isOut: boolean; onLeave
           <Text fontSize="xs" color={["refused", "conflict"].includes(item.state) ? "red.fg" : "fg.muted"} whiteSpace="pre-wrap">
             {item.problem}
           </Text>
+        )}
+        {item.action === "create agreement" && (item.refusal !== null || item.state === "pending") && (
+          <>
+            {item.refusal !== null && item.refusal !== item.problem && (
+              <Text fontSize="xs" color="fg.muted">
+                {item.refusal}
+              </Text>
+            )}
+            <RefuseAgreement companyId={item.company_id} companyName={item.company_name} refusal={item.refusal} />
+          </>
         )}
       </Table.Cell>
     </Table.Row>

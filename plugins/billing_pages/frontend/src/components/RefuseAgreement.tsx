@@ -1,0 +1,61 @@
+// Whether plans may create an agreement for a company: a person refuses it, or takes a refusal back.
+import { Field, Stack, Text, Textarea } from "@chakra-ui/react";
+import { useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+import { send } from "../lib/api";
+import { ConfirmDialog } from "./Dialog";
+import { GuardedButton } from "./GuardedButton";
+import { toast } from "./Toaster";
+
+/** refusal: what keeps plans from it now; null: nothing, so it can be refused. */
+export function RefuseAgreement({ companyId, companyName, refusal }: { companyId: number; companyName: string; refusal: string | null }) {
+  const [isOpen, setOpen] = useState(false);
+  const [reason, setReason] = useState("");
+  const client = useQueryClient();
+  const ask = async (path: string, more: object, done: string, next: string) => {
+    try {
+      await send("POST", path, { company_id: companyId, ...more });
+    } finally {
+      void client.invalidateQueries();
+    }
+    toast("success", done, next);
+  };
+  return (
+    <>
+      <GuardedButton permission="approve" size="xs" variant="outline" onClick={() => setOpen(true)}>
+        {refusal === null ? "Refuse for good …" : "Allow it again …"}
+      </GuardedButton>
+      {isOpen && refusal === null && (
+        <ConfirmDialog
+          title={`No agreement for ${companyName}?`}
+          confirm="Refuse it"
+          isDanger
+          isDisabled={reason.trim() === ""}
+          onClose={() => setOpen(false)}
+          onConfirm={() => ask("agreements/refuse", { reason: reason.trim() }, "No agreement is created", "It counts at once, for approved plans, too.")}
+        >
+          <Stack gap={3}>
+            <Text>No plan creates an agreement for this company. Its lines are held until you choose or make one, or exclude them.</Text>
+            <Field.Root required>
+              <Field.Label>
+                Reason <Field.RequiredIndicator />
+              </Field.Label>
+              <Textarea value={reason} maxLength={1000} rows={3} onChange={(event) => setReason(event.target.value)} />
+              <Field.HelperText>It stands at the held lines and in the audit trail.</Field.HelperText>
+            </Field.Root>
+          </Stack>
+        </ConfirmDialog>
+      )}
+      {isOpen && refusal !== null && (
+        <ConfirmDialog
+          title={`Let an agreement be created for ${companyName}?`}
+          confirm="Allow it"
+          onClose={() => setOpen(false)}
+          onConfirm={() => ask("agreements/allow", {}, "An agreement may be created", "The next run, or “Plan again”, plans it.")}
+        >
+          <Text whiteSpace="pre-wrap">Now: {refusal}</Text>
+        </ConfirmDialog>
+      )}
+    </>
+  );
+}
