@@ -1,4 +1,4 @@
-"""Five journeys of a finance team through the review pages, as people make them: by what is written on the screen.
+"""Six journeys of a finance team through the review pages, as people make them: by what is written on the screen.
 
 Nothing here reads the database to find its way; it is read at the end, to see that what the screen said is true.
 """
@@ -16,6 +16,8 @@ import pytest
 from pipeline import OCT, SEP, check, invoiced, one_time, recurring
 from playwright.sync_api import FrameLocator, Locator, expect
 from visit import Site, Visit, world
+
+from billing_sync.errors import ProofError
 
 if TYPE_CHECKING:
     from pipeline import Pipeline
@@ -308,3 +310,35 @@ def test_a_customers_dispute_is_answered_by_why(office: Pipeline, visits: Visits
     )
     assert answer.status == 403
     assert office.rows("select * from billing.override") == []
+
+
+def test_what_was_deleted_in_connectwise_is_settled_and_billed_once(office: Pipeline, visits: Visits) -> None:
+    deleted = office.value("select min(connectwise_addition_id) from delivery.addition")
+    office.sandbox.delete_addition(deleted)
+    office.set(automated_daily_sync="on")
+    with pytest.raises(ProofError):
+        office.night(SEP)
+
+    # Who may not approve sees what is to do, and who may.
+    viewed = visits("viewer").open("dashboard")
+    expect(button(viewed, re.compile("^Settle: "))).to_have_attribute("aria-disabled", "true")
+
+    op = visits("op")
+    inside = op.open("dashboard")
+    expect(inside.get_by_text("must be looked at in ConnectWise")).to_be_visible()
+    inside.get_by_role("link", name="Settle them").click()
+    card = inside.locator("#unsettled")
+    expect(card).to_contain_text(f"Addition {deleted}")
+    button(card, re.compile("^Settle: ")).click()
+    dialog = inside.get_by_role("dialog")
+    expect(dialog).to_contain_text("Choose what you found")
+    dialog.get_by_role("radiogroup").get_by_text("AppXite's values shall stand").click()
+    button(dialog, "AppXite's values shall stand").click()
+    expect(dialog).to_be_hidden()
+    expect(card).to_have_count(0)
+
+    for _ in range(2):
+        office.night(SEP)
+    assert office.value("select count(*) from reporting.unsettled_addition") == 0
+    assert office.rows("select state from delivery.addition where state <> 'delivered'") == []
+    check(office.sandbox)

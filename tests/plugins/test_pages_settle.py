@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from pages_client import Pages, pages_of
-from pipeline import NOV, OCT, PATCH, Pipeline, check, invoiced, one_time, recurring, wanted
+from pipeline import NOV, OCT, PATCH, POST, Pipeline, check, invoiced, one_time, recurring, wanted
 from prepared import Prepared, prepare
 
 from billing_sync.errors import ProofError
@@ -121,6 +121,25 @@ def test_our_values_stand_again_and_bill_once(pipeline: Pipeline, pages: Pages, 
     for again in unsettled(pages):  # deleted: delivery finds that out, then it may be made again
         pages.send("POST", "additions/settle", settle(again, "anew"))
     pipeline.night(OCT)
+    assert unsettled(pages) == []
+    check(pipeline.sandbox)
+
+
+def test_what_is_to_be_tried_again_needs_nobody_until_it_fails_again(pipeline: Pipeline, pages: Pages) -> None:
+    pipeline.bill(OCT, one_time("a", OCT, 1, "7.00"))
+    run_id, _ = pipeline.plan_night(OCT)
+    pipeline.sandbox.add_fault("status", **POST, params={"status": 400}, count=2)
+    pipeline.finish(run_id)
+    (addition,) = unsettled(pages)
+    assert (addition["state"], addition["ways"], addition["amount"]) == ("refused", ["retry"], "7.00")
+
+    pages.send("POST", "additions/settle", settle(addition, "retry"))
+    assert unsettled(pages) == []
+    pipeline.night(OCT)  # refused once more
+    (again,) = unsettled(pages)
+    pages.send("POST", "additions/settle", settle(again, "retry"))
+    pipeline.night(OCT)
+
     assert unsettled(pages) == []
     check(pipeline.sandbox)
 

@@ -257,7 +257,9 @@ left join lateral (
         from delivery.addition_line as carried
         where carried.delivery_key = ledger.delivery_key and carried.proven_run_id is null
     ) as either
-) as touched on true;
+) as touched on true
+-- Else a person has settled it already, and the next run tries it again.
+where ledger.payload_hash <> '';
 comment on view reporting.unsettled_addition is
 'Additions that need a person: refused or in conflict, or not as they were delivered by a later proof; with the money and the lines that depend on it.';
 

@@ -52,7 +52,7 @@ export const nameOf = (addition: Unsettled) =>
 /** Asks what was found in ConnectWise, and does what follows from it. */
 export function SettleDialog({ addition, onClose }: { addition: Unsettled; onClose: () => void }) {
   const client = useQueryClient();
-  const [way, setWay] = useState<Way | null>(addition.ways.length === 1 ? (addition.ways[0] ?? null) : null);
+  const [way, setWay] = useState<Way | null>(null);
   const settle = useMutation({
     mutationFn: (chosen: Way) =>
       send<Model<"Settled">>("POST", "additions/settle", { delivery_key: addition.delivery_key, way: chosen, plan_id: addition.plan_id }),
@@ -80,6 +80,7 @@ export function SettleDialog({ addition, onClose }: { addition: Unsettled; onClo
         <Text whiteSpace="pre-wrap" borderLeftWidth={3} borderLeftColor="orange.solid" pl={3}>
           {addition.problem}
         </Text>
+        {addition.state === "delivered" && <Text>Put it back in ConnectWise, and there is nothing to settle: the next proof finds it as it was delivered.</Text>}
         <RadioGroup.Root value={way} onValueChange={(change) => setWay(change.value as Way)} aria-label="What you found in ConnectWise">
           <Stack gap={3}>
             {addition.ways.map((each) => (
