@@ -1,4 +1,4 @@
-"""Six journeys of a finance team through the review pages, as people make them: by what is written on the screen.
+"""Journeys of a finance team through the review pages, as people make them: by what is written on the screen.
 
 Nothing here reads the database to find its way; it is read at the end, to see that what the screen said is true.
 """
@@ -310,6 +310,35 @@ def test_a_customers_dispute_is_answered_by_why(office: Pipeline, visits: Visits
     )
     assert answer.status == 403
     assert office.rows("select * from billing.override") == []
+
+
+def test_what_is_left_out_of_a_plan_stays_so_until_it_is_approved(office: Pipeline, visits: Visits) -> None:
+    for customer in range(3):
+        office.bill(OCT, one_time(f"n{customer}", OCT, 1, f"{customer + 1}.00"), customer=customer)
+    plan_id = plan_waits(office)
+    op = visits("op")
+    inside = op.open(f"plan/{plan_id}?tab=items&sort=-amount")
+    doubtful = inside.get_by_role("row").filter(has_text="3.00 EUR")
+    doubtful.locator("label").click()
+    expect(inside.get_by_text("left out of your approval")).to_be_visible()
+
+    # A look at its line, and back; then the page is loaded again.
+    doubtful.get_by_role("link", name="1 line").click()
+    expect(inside.get_by_role("heading", name="Invoices")).to_be_visible()
+    for again in (lambda: op.page.go_back(), lambda: op.open(f"plan/{plan_id}?tab=items")):
+        again()
+        expect(inside.get_by_text("left out of your approval")).to_be_visible()
+
+    button(inside, "Approve the rest …").click()
+    dialog = inside.get_by_role("dialog")
+    expect(dialog).to_contain_text("3.00 EUR")
+    dialog.get_by_text("Deliver it right away").click()  # not yet
+    button(dialog, "Approve").click()
+    expect(dialog).to_be_hidden()
+    states = office.rows("select amount, state from delivery.plan_item where plan_id = %s order by amount", plan_id)
+    assert states == [
+        (Decimal("1.00"), "pending"), (Decimal("2.00"), "pending"), (Decimal("3.00"), "skipped"),
+    ]  # fmt: skip
 
 
 def test_what_was_deleted_in_connectwise_is_settled_and_billed_once(office: Pipeline, visits: Visits) -> None:

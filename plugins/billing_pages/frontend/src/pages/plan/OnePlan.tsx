@@ -49,7 +49,7 @@ export function OnePlan({ planId }: { planId: number }) {
   const plan = usePlan(planId, (active.data?.length ?? 0) > 0);
   const pauses = usePauses();
   const setup = useSetup();
-  const { leftOut, leave, clear, size } = useLeftOut();
+  const { leftOut, leave, clear, size } = useLeftOut(planId, plan.data?.fingerprint);
   const client = useQueryClient();
   const { may } = useMe();
   const title = `Plan ${planId}`;

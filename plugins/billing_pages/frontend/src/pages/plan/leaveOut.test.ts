@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Model } from "../../models";
-import { changed, isLeftOut, leftOutOf, NOTHING } from "./leaveOut";
+import { changed, isLeftOut, leftOutOf, NOTHING, packed, unpacked } from "./leaveOut";
 
 const item = (plan_item_id: number | null, company_id: number) => ({ plan_item_id, company_id }) as Model<"PlanItem">;
 
@@ -19,5 +19,11 @@ describe("what an approval leaves out", () => {
     expect([...less.items.keys()]).toEqual([2]);
     expect(out.items.size).toBe(2);
     expect(NOTHING.items.size).toBe(0);
+  });
+
+  it("is found again for the plan as it was seen, and for no other", () => {
+    const out = changed(NOTHING, [item(1, 7), item(null, 8)], true);
+    expect(unpacked(packed(out, "a"), "a")).toEqual(out);
+    for (const text of [packed(out, "b"), null, "no JSON", '{"fingerprint":"a","items":5}']) expect(unpacked(text, "a")).toEqual(NOTHING);
   });
 });

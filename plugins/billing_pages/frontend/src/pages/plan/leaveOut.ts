@@ -1,4 +1,4 @@
-import { useCallback, useState } from "react";
+import { useCallback, useEffect, useRef, useState } from "react";
 import { get } from "../../lib/api";
 import type { Model } from "../../models";
 
@@ -41,9 +41,57 @@ export async function itemsOf(planId: number, companyId: number): Promise<Item[]
   }
 }
 
-export function useLeftOut() {
+/** As text for the browser's storage, with the plan's fingerprint as it was seen. */
+export const packed = (leftOut: LeftOut, fingerprint: string) =>
+  JSON.stringify({ fingerprint, items: [...leftOut.items], agreements: [...leftOut.agreements] });
+
+/** What was left out of the plan with this fingerprint; nothing if the text is of another one, or cannot be read. */
+export function unpacked(text: string | null, fingerprint: string): LeftOut {
+  try {
+    const stored = JSON.parse(text ?? "") as { fingerprint: string; items: [number, number][]; agreements: number[] };
+    return stored.fingerprint === fingerprint ? { items: new Map(stored.items), agreements: new Set(stored.agreements) } : NOTHING;
+  } catch {
+    return NOTHING;
+  }
+}
+
+/** What a person leaves out of a plan; kept for this tab of the browser, so that looking at a line and coming back loses nothing. */
+export function useLeftOut(planId: number, fingerprint: string | undefined) {
   const [leftOut, setLeftOut] = useState<LeftOut>(NOTHING);
-  const leave = useCallback((items: readonly Item[], isOut: boolean) => setLeftOut((before) => changed(before, items, isOut)), []);
-  const clear = useCallback(() => setLeftOut(NOTHING), []);
+  const isRead = useRef(false);
+  const key = `billing left out of plan ${planId}`;
+  useEffect(() => {
+    if (fingerprint === undefined || isRead.current) return;
+    isRead.current = true;
+    setLeftOut(unpacked(stored(key), fingerprint));
+  }, [key, fingerprint]);
+  const keep = useCallback(
+    (change: (before: LeftOut) => LeftOut) =>
+      setLeftOut((before) => {
+        const next = change(before);
+        if (fingerprint !== undefined) store(key, packed(next, fingerprint));
+        return next;
+      }),
+    [key, fingerprint],
+  );
+  const leave = useCallback((items: readonly Item[], isOut: boolean) => keep((before) => changed(before, items, isOut)), [keep]);
+  const clear = useCallback(() => keep(() => NOTHING), [keep]);
   return { leftOut, leave, clear, size: leftOut.items.size + leftOut.agreements.size };
+}
+
+// A browser may forbid its storage: then it is kept as long as the page is shown.
+function stored(key: string): string | null {
+  try {
+    return window.sessionStorage.getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+function store(key: string, text: string): void {
+  try {
+    window.sessionStorage.setItem(key, text);
+  } catch {
+    // as said
+  }
 }
