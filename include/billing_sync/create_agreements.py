@@ -409,21 +409,17 @@ def refusal_of(connection: Connection, company_id: int) -> str | None:
     """What keeps plans from creating an agreement for the company, and allow_agreement takes back; None: nothing."""
     row = connection.execute(
         """
-        select coalesce(
-            (
-                select format('%%s refused it: %%s', refused_by, reason) from mapping.agreement_refusal
-                where company_id = %(company_id)s
-            ),
-            (
-                select case when ledger.state = 'refused' then 'ConnectWise refused it: ' || ledger.problem
-                    else format('agreement %%s, which was created, is gone', ledger.agreement_id) end
-                from delivery.new_agreement as ledger
-                left join mapping.agreement as created using (agreement_id)
-                where ledger.company_id = %(company_id)s
-                    and (ledger.state = 'refused' or (ledger.state = 'created' and created.is_gone))
-                order by ledger.agreement_key limit 1
-            )
-        )
+        select string_agg(words, '; ') from (
+            select format('%%s refused it: %%s', refused_by, reason) as words from mapping.agreement_refusal
+            where company_id = %(company_id)s
+            union all
+            select case when ledger.state = 'refused' then concat_ws(': ', 'ConnectWise refused it', ledger.problem)
+                else format('agreement %%s, which was created, is gone', ledger.agreement_id) end
+            from delivery.new_agreement as ledger
+            left join mapping.agreement as created using (agreement_id)
+            where ledger.company_id = %(company_id)s
+                and (ledger.state = 'refused' or (ledger.state = 'created' and created.is_gone))
+        ) as in_the_way
         """,
         {"company_id": company_id},
     ).fetchone()

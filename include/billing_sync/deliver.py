@@ -233,8 +233,10 @@ class Deliverer:
             """
             select
                 item.*,
+                plan.created_at as planned_at,
                 item.payload_hash = encode(sha256(convert_to(item.payload::text, 'UTF8')), 'hex') as is_sealed
             from delivery.plan_item as item
+            join delivery.plan as plan using (plan_id)
             where item.plan_id = %s and item.agreement_id = %s and item.state = 'pending'
             order by item.plan_item_id
             """,
@@ -358,7 +360,7 @@ class Deliverer:
                         subscription_id, is_persistent, state, payload, payload_hash, plan_id)
                     select delivery_key, marker, agreement_id, company_id, subscription_id, is_persistent, 'intended',
                         payload, payload_hash, plan_id
-                    from delivery.plan_item where plan_item_id = %s
+                    from delivery.plan_item where plan_item_id = %(item)s
                     on conflict (delivery_key) do update set
                         agreement_id = excluded.agreement_id, company_id = excluded.company_id,
                         state = case
@@ -372,6 +374,8 @@ class Deliverer:
                         payload = excluded.payload, payload_hash = excluded.payload_hash, plan_id = excluded.plan_id,
                         problem = null, intended_at = now()
                     where known.state = 'refused'
+                        -- A person settled it after the plan was made: the next one has what follows from that.
+                        and (known.settled_at is null or known.settled_at < %(planned_at)s)
                         -- What stands inert on another agreement is forgotten, unless it may become billable yet.
                         and (known.agreement_id = excluded.agreement_id or not exists (
                             select from delivery.unanswered_write as late
@@ -380,7 +384,7 @@ class Deliverer:
                         ))
                     returning delivery_key
                     """,
-                    [item["plan_item_id"]],
+                    {"item": item["plan_item_id"], "planned_at": item["planned_at"]},
                 )
             else:
                 began = self._one(
@@ -389,11 +393,12 @@ class Deliverer:
                         state = 'updating', payload = item.payload, payload_hash = item.payload_hash,
                         plan_id = item.plan_id, intended_at = now()
                     from delivery.plan_item as item
-                    where item.plan_item_id = %s and known.delivery_key = item.delivery_key
+                    where item.plan_item_id = %(item)s and known.delivery_key = item.delivery_key
                         and known.state = 'delivered' and known.payload = item.payload_before
+                        and (known.settled_at is null or known.settled_at < %(planned_at)s)
                     returning known.delivery_key
                     """,
-                    [item["plan_item_id"]],
+                    {"item": item["plan_item_id"], "planned_at": item["planned_at"]},
                 )
             if began is not None:
                 self._db.execute(

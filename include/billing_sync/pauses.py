@@ -53,13 +53,19 @@ def end_pause(connection: Connection, person: str, company_id: int | None = None
 
 
 def end_pause_of_proof(connection: Connection, delivery_key: str, person: str) -> None:
-    """A person has dealt with an Addition: its customer is no longer parked for it. A further breach parks it again."""
+    """A person has dealt with an Addition: once nothing else of its customer is to be settled, it is parked no longer.
+
+    A further breach parks it again.
+    """
     connection.execute(
         """
         update delivery.pause as pause set ended_by = %s, ended_at = now()
         from delivery.addition as addition
         where addition.delivery_key = %s and pause.company_id = addition.company_id
             and pause.proof_run_id is not null and pause.ended_at is null
+            and not exists (
+                select from reporting.unsettled_addition as other where other.company_id = pause.company_id
+            )
         """,
         [person, delivery_key],
     )

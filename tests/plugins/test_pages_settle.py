@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from pages_client import Pages, pages_of
-from pipeline import NOV, OCT, PATCH, POST, Pipeline, check, invoiced, one_time, recurring, wanted
+from pipeline import DEC, NOV, OCT, PATCH, POST, Pipeline, check, invoiced, one_time, recurring, wanted
 from prepared import Prepared, prepare
 
 from billing_sync.errors import ProofError
@@ -42,7 +42,7 @@ def unsettled(pages: Pages) -> list[dict[str, Any]]:
 
 
 def settle(addition: dict[str, Any], way: str) -> dict[str, Any]:
-    return {"delivery_key": addition["delivery_key"], "plan_id": addition["plan_id"], "way": way}
+    return {key: addition[key] for key in ("delivery_key", "state", "plan_id")} | {"way": way}
 
 
 def in_conflict(pipeline: Pipeline) -> None:
@@ -86,9 +86,8 @@ def test_what_stands_on_the_invoice_is_confirmed_and_never_billed_again(pipeline
 
 def test_a_line_of_the_subscription_that_waits_shows_what_it_waits_for(pipeline: Pipeline, pages: Pages) -> None:
     in_conflict(pipeline)
-    dec = NOV.replace(month=12)
-    pipeline.bill(dec, recurring("a", dec, 3, "4.20"))
-    pipeline.night(dec)
+    pipeline.bill(DEC, recurring("a", DEC, 3, "4.20"))
+    pipeline.night(DEC)
     waiting = pipeline.value("select max(line_id) from billing.held_reason where reason_code = 'addition_not_settled'")
     story = pages.get(f"lines/{waiting}/why")
     assert [one["state"] for one in story["unsettled"]] == ["conflict"]
@@ -144,6 +143,88 @@ def test_what_is_to_be_tried_again_needs_nobody_until_it_fails_again(pipeline: P
     check(pipeline.sandbox)
 
 
+def test_what_was_changed_and_then_invoiced_is_confirmed_and_not_billed_again(pipeline: Pipeline, pages: Pages) -> None:
+    pipeline.bill(OCT, one_time("a", OCT, 1, "7.00"))
+    pipeline.night(OCT)
+    addition_id = pipeline.the_addition()["id"]
+    pipeline.sandbox.change_addition(addition_id, {"quantity": 4})
+    with pytest.raises(ProofError):
+        pipeline.night(OCT)
+    assert [one["ways"] for one in unsettled(pages)] == [["anew"]]
+    pipeline.sandbox.invoice(pipeline.agreement(), through="2026-10-31")
+    with pytest.raises(ProofError):
+        pipeline.night(OCT)
+    (addition,) = unsettled(pages)
+    assert (addition["is_invoiced"], addition["ways"]) == (True, ["confirm", "anew"])
+    assert (addition["confirmed_amount"], addition["confirmed_line_ids"]) == ("7.00", addition["line_ids"])
+
+    assert pages.send("POST", "additions/settle", settle(addition, "confirm"))["lines"] == 1
+
+    _, proof = pipeline.night(OCT)
+    assert (unsettled(pages), proof["delivered"], proof["difference"]) == ([], "7.00", "0.00")
+    pipeline.sandbox.invoice(pipeline.agreement(), through="2026-11-30")
+    invoices = pipeline.sandbox.invoices(pipeline.agreement())
+    billed = [line for one in invoices for line in one["lines"] if line["additionId"] == addition_id]
+    assert len(billed) == 1
+
+
+@pytest.mark.parametrize("is_grouped_anew", [False, True])
+def test_a_plan_from_before_does_not_write_what_is_made_anew(
+    pipeline: Pipeline, pages: Pages, is_grouped_anew: bool
+) -> None:
+    """October is invoiced, November is doubtful, a plan waits that would prolong the Addition to December."""
+    pipeline.bill(OCT, recurring("a", OCT, 3, "4.20"))
+    pipeline.night(OCT)
+    pipeline.sandbox.invoice(pipeline.agreement(), through="2026-10-31")
+    pipeline.bill(NOV, recurring("a", NOV, 3, "4.20"))
+    pipeline.night(NOV)
+    pipeline.set(automated_daily_sync="off")
+    pipeline.bill(DEC, recurring("a", DEC, 3, "4.20"))
+    run_id, plan_id = pipeline.plan_night(DEC)
+    addition_id = pipeline.the_addition()["id"]
+    pipeline.sandbox.change_addition(addition_id, {"quantity": 4})
+    with pytest.raises(ProofError):
+        pipeline.finish(run_id)
+    (addition,) = unsettled(pages)
+
+    fingerprint = pages.get(f"plans/{plan_id}")["fingerprint"]
+    pages.send("POST", f"plans/{plan_id}/approve", {"fingerprint": fingerprint})
+    pages.send("POST", "additions/settle", settle(addition, "anew"))
+    if is_grouped_anew:  # by another run, before the approved plan is delivered
+        pipeline.plan_night(DEC)
+    pipeline.deliver(plan_id)
+
+    items = pages.get(f"plans/{plan_id}/items", action="update")["items"]
+    assert [(one["connectwise_addition_id"], one["state"]) for one in items] == [(addition_id, "skipped")]
+    pipeline.set(automated_daily_sync="on")
+    for _ in range(2):
+        pipeline.night(DEC)
+    pipeline.sandbox.invoice(pipeline.agreement(), through="2026-12-31")
+    assert invoiced(pipeline.sandbox) == wanted(pipeline.sandbox)
+
+
+def test_what_is_wrong_again_after_it_was_settled_is_to_be_settled_again(pipeline: Pipeline, pages: Pages) -> None:
+    pipeline.bill(OCT, one_time("a", OCT, 1, "7.00"))
+    pipeline.bill(OCT, one_time("b", OCT, 1, "5.00"))
+    pipeline.night(OCT)
+    ours = [row[0] for row in pipeline.rows("select connectwise_addition_id from delivery.addition")]
+    for addition_id in ours:
+        pipeline.sandbox.change_addition(addition_id, {"quantity": 4})
+    with pytest.raises(ProofError):
+        pipeline.night(OCT)
+    first, other = unsettled(pages)
+    pages.send("POST", "additions/settle", settle(first, "anew"))
+    assert [one["delivery_key"] for one in unsettled(pages)] == [other["delivery_key"]]
+    assert pages.get("pauses") != []  # the customer's other Addition is not settled yet
+    pages.send("POST", "additions/settle", settle(other, "anew"))
+    assert pages.get("pauses") == []
+    pipeline.night(OCT)
+    pipeline.sandbox.change_addition(ours[0], {"quantity": 6})
+    with pytest.raises(ProofError):
+        pipeline.night(OCT)
+    assert len(unsettled(pages)) == 1
+
+
 def test_nothing_is_settled_that_changed_since_it_was_shown(pipeline: Pipeline, pages: Pages) -> None:
     in_conflict(pipeline)
     (addition,) = unsettled(pages)
@@ -155,7 +236,7 @@ def test_nothing_is_settled_that_changed_since_it_was_shown(pipeline: Pipeline, 
     pages.send("POST", "additions/settle", settle(addition, "confirm"))
     for way in ("confirm", "retry", "anew"):
         assert pages.refused("POST", "additions/settle", settle(addition, way))[0] == 409
-    assert pages.refused("POST", "additions/settle", {"delivery_key": "x", "plan_id": None, "way": "retry"})[0] == 422
+    assert pages.refused("POST", "additions/settle", {**settle(addition, "retry"), "delivery_key": "x"})[0] == 422
     assert pipeline.states() == ["delivered"]
 
 

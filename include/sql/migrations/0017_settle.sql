@@ -2,7 +2,11 @@
 -- once, as functions; the review pages may call them and write nothing else of the ledger.
 -- Runs once, in one transaction, by `python -m billing_sync migrate`.
 
-create index on delivery.addition (delivery_key) where state in ('refused', 'conflict');
+create index on delivery.addition (delivery_key) where state = 'conflict' or (state = 'refused' and payload_hash <> '');
+create index on audit.invoice_proof (invoice_id, proven_at);
+
+alter table delivery.addition add column settled_at timestamptz;
+comment on column delivery.addition.settled_at is 'When a person last said what shall become of it. A plan that was made before does not write it.';
 
 create function delivery.retry_addition(asked_key text, anew boolean, seen_plan_id bigint default null) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -21,6 +25,11 @@ begin
     end if;
     if anew then
         delete from delivery.addition_line where delivery_key = asked_key and proven_run_id is null;
+        -- What was decided before counts no more: older plans leave these lines alone, and the next run decides them.
+        update billing.line_decision as decision set delivery_key = null
+        where
+            decision.delivery_key = asked_key
+            and not exists (select from delivery.addition_line as carried where carried.line_id = decision.line_id);
     end if;
     update delivery.addition set
         -- Never read back as equal: planned anew, whatever its payload; the ConnectWise id stays its own.
@@ -35,8 +44,14 @@ begin
         payload_hash = '',
         payload = coalesce(applied_payload, payload),
         -- Without it, an update compares with nothing: our values stand.
-        applied_payload = case when not anew then applied_payload end
+        applied_payload = case when not anew then applied_payload end,
+        settled_at = clock_timestamp()
     where delivery_key = asked_key;
+    insert into audit.log_entry (run_id, level, code, message, subject) values (
+        null, 'INFO', 'addition_retried',
+        format('%s lets %s be %s', audit.current_person(), asked_key, case when anew then 'made anew' else 'tried again' end),
+        jsonb_build_object('delivery_key', asked_key, 'was', ledger.state, 'problem', ledger.problem)
+    );
     return ledger.state;
 end
 $$;
@@ -50,34 +65,60 @@ declare
     confirmed bigint [];
 begin
     select * into ledger from delivery.addition where delivery_key = asked_key for update;
-    if not found or ledger.state <> 'conflict'
+    if not found or ledger.state not in ('conflict', 'delivered')
         or (seen_plan_id is not null and ledger.plan_id is distinct from seen_plan_id) then
         return null;
     end if;
-    with inserted as (
-        insert into delivery.addition_line
-        (line_id, delivery_key, plan_id, cycle_start, cycle_end, amount, proven_run_id)
-        select
-            line.line_id, item.delivery_key, item.plan_id, line.cycle_start, line.cycle_end, line.amount, plan.run_id
-        from delivery.plan_item as item
-        join delivery.plan as plan using (plan_id)
-        join delivery.plan_item_line as line using (plan_item_id)
-        where
-            item.plan_id = ledger.plan_id and item.delivery_key = asked_key
-            and not exists (select from delivery.addition_line as carried where carried.line_id = line.line_id)
-        returning line_id
-    )
-    select coalesce(array_agg(line_id order by line_id), '{}') into confirmed from inserted;
-    update delivery.addition
-    set state = 'delivered', applied_payload = payload, delivered_at = now(), problem = null
-    where delivery_key = asked_key;
-    delete from billing.held_reason where line_id = any(confirmed);
-    update billing.line_decision set outcome = 'deliver' where line_id = any(confirmed);
+    if ledger.state = 'delivered' then
+        -- A person changed it before its cycle was invoiced: what the invoice has cannot be mended any more.
+        with invoiced as (
+            update delivery.addition_line as carried set proven_run_id = plan.run_id
+            from delivery.plan as plan, mapping.agreement as agreement
+            where
+                carried.delivery_key = asked_key and carried.proven_run_id is null
+                and plan.plan_id = carried.plan_id
+                and agreement.agreement_id = ledger.agreement_id
+                and carried.cycle_end < agreement.next_invoice_date
+            returning carried.line_id
+        )
+        select array_agg(line_id order by line_id) into confirmed from invoiced;
+        if confirmed is null then
+            return null;
+        end if;
+        update delivery.addition set settled_at = clock_timestamp() where delivery_key = asked_key;
+    else
+        with inserted as (
+            insert into delivery.addition_line
+            (line_id, delivery_key, plan_id, cycle_start, cycle_end, amount, proven_run_id)
+            select
+                line.line_id, item.delivery_key, item.plan_id, line.cycle_start, line.cycle_end, line.amount, plan.run_id
+            from delivery.plan_item as item
+            join delivery.plan as plan using (plan_id)
+            join delivery.plan_item_line as line using (plan_item_id)
+            where
+                item.plan_id = ledger.plan_id and item.delivery_key = asked_key
+                and not exists (select from delivery.addition_line as carried where carried.line_id = line.line_id)
+            returning line_id
+        )
+        select coalesce(array_agg(line_id order by line_id), '{}') into confirmed from inserted;
+        update delivery.addition
+        set state = 'delivered', applied_payload = payload, delivered_at = now(), problem = null,
+            settled_at = clock_timestamp()
+        where delivery_key = asked_key;
+        delete from billing.held_reason where line_id = any(confirmed);
+        update billing.line_decision set outcome = 'deliver' where line_id = any(confirmed);
+    end if;
+    insert into audit.log_entry (run_id, level, code, message, subject) values (
+        null, 'INFO', 'addition_confirmed',
+        format('%s has seen %s on ConnectWise''s invoice: %s lines are delivered',
+            audit.current_person(), asked_key, cardinality(confirmed)),
+        jsonb_build_object('delivery_key', asked_key, 'was', ledger.state, 'problem', ledger.problem)
+    );
     return confirmed;
 end
 $$;
 comment on function delivery.confirm_addition(text, bigint) is
-'A person has seen an Addition in conflict on ConnectWise''s invoice: the lines of the plan that wrote it last are delivered, and proven. Returns them; null: it is not in conflict, or another plan than the one that was seen wrote it last.';
+'A person has seen an Addition on ConnectWise''s invoice. In conflict: the lines of the plan that wrote it last are delivered, and proven. Delivered, and changed by a person since: its lines of cycles that are invoiced count as proven. Returns the lines; null: there is nothing to confirm, or another plan than the one that was seen wrote it last.';
 
 create function delivery.forget_new_agreement(asked_company_id integer) returns setof text
 language sql security definer set search_path = pg_catalog, pg_temp as $$

@@ -220,48 +220,69 @@ select
     ledger.connectwise_addition_id,
     ledger.subscription_id,
     ledger.payload ->> 'invoiceDescription' as invoice_description,
-    coalesce(ledger.problem, 'The proof does not find it as it was delivered.') as problem,
-    coalesce(ledger.delivered_at, ledger.intended_at) as since,
+    coalesce(ledger.problem, 'The proof does not find it as it was delivered; the log of its run says what differs.') as problem,
+    greatest(ledger.delivered_at, ledger.intended_at) as since,
+    ledger.applied_payload is not null as is_compared,
+    coalesce(touched.is_invoiced, false) as is_invoiced,
     touched.amount,
-    coalesce(touched.line_ids, '{}') as line_ids
+    coalesce(touched.line_ids, '{}') as line_ids,
+    touched.confirmed_amount,
+    coalesce(touched.confirmed_line_ids, '{}') as confirmed_line_ids
 from (
     select delivery_key from delivery.addition
-    where state in ('refused', 'conflict')
+    -- Without a hash, the next run tries it again: a person said so, or only its agreement had changed.
+    where state = 'conflict' or (state = 'refused' and payload_hash <> '')
     union
-    -- A proof has looked at it since it was delivered.
+    -- A proof has looked at it since it was delivered, or settled.
     select carried.delivery_key
     from delivery.addition_line as carried
     join delivery.addition as delivered using (delivery_key)
     join billing.invoice_line as line using (line_id)
     where carried.proven_run_id is null and delivered.state = 'delivered' and exists (
         select from audit.invoice_proof as proof
-        where proof.invoice_id = line.invoice_id and proof.proven_at > delivered.delivered_at
+        where
+            proof.invoice_id = line.invoice_id
+            and proof.proven_at > greatest(delivered.delivered_at, delivered.settled_at)
     )
 ) as unsettled
 join delivery.addition as ledger using (delivery_key)
 left join mapping.agreement as agreement on agreement.agreement_id = ledger.agreement_id
 left join mapping.company as company on company.company_id = ledger.company_id
 left join lateral (
-    -- What its newest plan wanted to deliver, and what it carries without proof.
-    select sum(either.amount) as amount, array_agg(either.line_id order by either.line_id) as line_ids
+    select
+        sum(either.amount) filter (where not either.is_excluded) as amount,
+        array_agg(either.line_id order by either.line_id) filter (where not either.is_excluded) as line_ids,
+        sum(either.amount) filter (where either.is_confirmed) as confirmed_amount,
+        array_agg(either.line_id order by either.line_id) filter (where either.is_confirmed) as confirmed_line_ids,
+        bool_or(either.is_invoiced) as is_invoiced
     from (
-        select planned.line_id, planned.amount
+        -- What its newest plan wanted to deliver; another Addition may carry it meanwhile.
+        select
+            planned.line_id, planned.amount,
+            coalesce(decision.outcome = 'excluded', false) as is_excluded,
+            ledger.state = 'conflict' as is_confirmed,
+            false as is_invoiced
         from delivery.plan_item as item
         join delivery.plan_item_line as planned using (plan_item_id)
+        left join billing.line_decision as decision using (line_id)
         where
             item.plan_id = ledger.plan_id and item.delivery_key = ledger.delivery_key
-            -- Another Addition may carry it meanwhile.
             and not exists (select from delivery.addition_line as carried where carried.line_id = planned.line_id)
-        union
-        select carried.line_id, carried.amount
+        union all
+        -- What it carries without proof.
+        select
+            carried.line_id, carried.amount,
+            false,
+            ledger.state = 'delivered' and coalesce(carried.cycle_end < agreement.next_invoice_date, false),
+            coalesce(carried.cycle_end < agreement.next_invoice_date, false)
         from delivery.addition_line as carried
         where carried.delivery_key = ledger.delivery_key and carried.proven_run_id is null
     ) as either
 ) as touched on true
--- Else a person has settled it already, and the next run tries it again.
-where ledger.payload_hash <> '';
+-- Refused and wanted no more: nothing waits for it.
+where ledger.state <> 'refused' or touched.line_ids is not null;
 comment on view reporting.unsettled_addition is
-'Additions that need a person: refused or in conflict, or not as they were delivered by a later proof; with the money and the lines that depend on it.';
+'Additions that need a person: refused or in conflict, or not as they were delivered by a later proof; with the money and the lines that wait for it (line_ids), and those that count as delivered when a person has seen it on an invoice (confirmed_line_ids). is_invoiced: ConnectWise has invoiced a cycle of what it carries without proof.';
 
 create view reporting.new_agreement as
 select

@@ -1,5 +1,6 @@
 -- Guarantees: the role with which the review pages read and write (billing_web) may read what they show, change what people
--- decide there, decide open lines again, and write nothing of the ledger. Given anew by every migrate, after the views.
+-- decide there, decide open lines again, and write nothing of the ledger but by the functions that settle an Addition or
+-- forget an agreement that was refused (migration 0017). Given anew by every migrate, after the views.
 
 -- The audit trail is written by its triggers alone, with rights of their own: the role cannot write there what did not happen.
 alter function audit.record_change() security definer set search_path = pg_catalog, pg_temp;

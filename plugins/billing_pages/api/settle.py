@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -14,20 +14,23 @@ from billing_pages.api.dashboard import Limit, Offset
 from billing_pages.database import Database
 from billing_pages.security import Approver
 from billing_sync import create_agreements, settle
+from billing_sync.settle import State, Way
 
 router = APIRouter()
 
-Way = Literal["retry", "anew", "confirm"]
-
 
 class UnsettledAddition(BaseModel):
-    """An Addition that needs a person. ways: what may be done about it; plan_id goes with it, so that nothing is
-    settled that changed meanwhile. amount: of the lines that depend on it.
+    """An Addition that needs a person. ways: what may be done about it; state and plan_id go with it, so that nothing
+    is settled that changed meanwhile.
+
+    amount, line_ids: what waits for it; confirmed_amount, confirmed_line_ids: what counts as delivered once a person
+    has seen it on ConnectWise's invoice. is_compared: a person's change of it is seen before anything is written.
+    is_invoiced: a cycle that it bills without proof is on an invoice by now.
     """
 
     delivery_key: str
-    state: Literal["refused", "conflict", "delivered"]
-    plan_id: int | None
+    state: State
+    plan_id: int
     company_name: str | None
     agreement_id: int
     agreement_name: str | None
@@ -38,6 +41,10 @@ class UnsettledAddition(BaseModel):
     amount: Decimal | None
     currency: str | None
     line_ids: list[int]
+    confirmed_amount: Decimal | None
+    confirmed_line_ids: list[int]
+    is_compared: bool
+    is_invoiced: bool
     ways: list[Way]
 
 
@@ -56,7 +63,8 @@ class SettleRequest(Given):
 
     delivery_key: str = Field(min_length=1, max_length=200)
     way: Way
-    plan_id: Annotated[int, Field(ge=1, le=2**63 - 1)] | None
+    state: State
+    plan_id: Annotated[int, Field(ge=1, le=2**63 - 1)]
 
 
 class Settled(BaseModel):
@@ -96,13 +104,11 @@ def unsettled(database: Database, limit: Limit = 50, offset: Offset = 0) -> Unse
 @router.post("/additions/settle")
 def settle_addition(request: SettleRequest, person: Approver, database: Database) -> Settled:
     """Settle an Addition. 409: it has changed since it was shown."""
-    lines = 0
+    seen, lines = (request.state, request.plan_id), 0
     if request.way == "confirm":
-        lines = settle.confirm_addition(database, request.delivery_key, person.name, seen_plan_id=request.plan_id)
+        lines = settle.confirm_addition(database, request.delivery_key, person.name, seen=seen)
     else:
-        settle.retry_addition(
-            database, request.delivery_key, person.name, anew=request.way == "anew", seen_plan_id=request.plan_id
-        )
+        settle.retry_addition(database, request.delivery_key, person.name, anew=request.way == "anew", seen=seen)
     return Settled(way=request.way, lines=lines)
 
 

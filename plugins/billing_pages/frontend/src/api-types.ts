@@ -2867,9 +2867,14 @@ export interface components {
              * Way
              * @enum {string}
              */
-            way: "retry" | "anew" | "confirm";
+            way: "retry" | "confirm" | "anew";
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "refused" | "conflict" | "delivered";
             /** Plan Id */
-            plan_id: number | null;
+            plan_id: number;
         };
         /**
          * Settled
@@ -2880,7 +2885,7 @@ export interface components {
              * Way
              * @enum {string}
              */
-            way: "retry" | "anew" | "confirm";
+            way: "retry" | "confirm" | "anew";
             /** Lines */
             lines: number;
         };
@@ -3225,8 +3230,12 @@ export interface components {
         };
         /**
          * UnsettledAddition
-         * @description An Addition that needs a person. ways: what may be done about it; plan_id goes with it, so that nothing is
-         *     settled that changed meanwhile. amount: of the lines that depend on it.
+         * @description An Addition that needs a person. ways: what may be done about it; state and plan_id go with it, so that nothing
+         *     is settled that changed meanwhile.
+         *
+         *     amount, line_ids: what waits for it; confirmed_amount, confirmed_line_ids: what counts as delivered once a person
+         *     has seen it on ConnectWise's invoice. is_compared: a person's change of it is seen before anything is written.
+         *     is_invoiced: a cycle that it bills without proof is on an invoice by now.
          */
         UnsettledAddition: {
             /** Delivery Key */
@@ -3237,7 +3246,7 @@ export interface components {
              */
             state: "refused" | "conflict" | "delivered";
             /** Plan Id */
-            plan_id: number | null;
+            plan_id: number;
             /** Company Name */
             company_name: string | null;
             /** Agreement Id */
@@ -3261,8 +3270,16 @@ export interface components {
             currency: string | null;
             /** Line Ids */
             line_ids: number[];
+            /** Confirmed Amount */
+            confirmed_amount: string | null;
+            /** Confirmed Line Ids */
+            confirmed_line_ids: number[];
+            /** Is Compared */
+            is_compared: boolean;
+            /** Is Invoiced */
+            is_invoiced: boolean;
             /** Ways */
-            ways: ("retry" | "anew" | "confirm")[];
+            ways: ("retry" | "confirm" | "anew")[];
         };
         /**
          * UnsettledPage

@@ -9,7 +9,8 @@ import { toast } from "./Toaster";
 
 /** refusal: what keeps plans from it now; null: nothing, so it can be refused. */
 export function RefuseAgreement({ companyId, companyName, refusal }: { companyId: number; companyName: string; refusal: string | null }) {
-  const [isOpen, setOpen] = useState(false);
+  // As it was when the dialog was opened: it must not turn into its opposite while it is read.
+  const [asked, setAsked] = useState<{ refusal: string | null } | null>(null);
   const [reason, setReason] = useState("");
   const client = useQueryClient();
   const ask = async (path: string, more: object, done: string, next: string) => {
@@ -22,16 +23,16 @@ export function RefuseAgreement({ companyId, companyName, refusal }: { companyId
   };
   return (
     <>
-      <GuardedButton permission="approve" size="xs" variant="outline" onClick={() => setOpen(true)}>
+      <GuardedButton permission="approve" size="xs" variant="outline" onClick={() => setAsked({ refusal })}>
         {refusal === null ? "Refuse for good …" : "Allow it again …"}
       </GuardedButton>
-      {isOpen && refusal === null && (
+      {asked?.refusal === null && (
         <ConfirmDialog
           title={`No agreement for ${companyName}?`}
           confirm="Refuse it"
           isDanger
           isDisabled={reason.trim() === ""}
-          onClose={() => setOpen(false)}
+          onClose={() => setAsked(null)}
           onConfirm={() => ask("agreements/refuse", { reason: reason.trim() }, "No agreement is created", "It counts at once, for approved plans, too.")}
         >
           <Stack gap={3}>
@@ -46,14 +47,14 @@ export function RefuseAgreement({ companyId, companyName, refusal }: { companyId
           </Stack>
         </ConfirmDialog>
       )}
-      {isOpen && refusal !== null && (
+      {asked !== null && asked.refusal !== null && (
         <ConfirmDialog
           title={`Let an agreement be created for ${companyName}?`}
           confirm="Allow it"
-          onClose={() => setOpen(false)}
+          onClose={() => setAsked(null)}
           onConfirm={() => ask("agreements/allow", {}, "An agreement may be created", "The next run, or “Plan again”, plans it.")}
         >
-          <Text whiteSpace="pre-wrap">Now: {refusal}</Text>
+          <Text whiteSpace="pre-wrap">Now: {asked.refusal}</Text>
         </ConfirmDialog>
       )}
     </>

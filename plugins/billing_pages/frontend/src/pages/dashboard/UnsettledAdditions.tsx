@@ -11,7 +11,8 @@ import type { Model } from "../../models";
 /** Additions that a person must look at in ConnectWise: refused, in conflict, or not as they were delivered. */
 export function UnsettledAdditions({ page, onMore }: { page: Model<"UnsettledPage">; onMore: () => void }) {
   const [settling, setSettling] = useState<Unsettled | null>(null);
-  if (page.total === 0) return null;
+  // What is asked stays until it is answered, though somebody else may have settled the last one.
+  if (page.total === 0 && settling === null) return null;
   return (
     <Card.Root as="section" size="sm" aria-labelledby="unsettled-heading" id="unsettled" scrollMarginTop="4">
       <Card.Header pb="2">
@@ -21,7 +22,7 @@ export function UnsettledAdditions({ page, onMore }: { page: Model<"UnsettledPag
           </Heading>
           <Badge colorPalette="red">{count(page.total)}</Badge>
           <Help label="What is to settle">
-            ConnectWise refused these, holds them otherwise than they were sent, or invoiced them at a moment that leaves their fate open. Nothing is billed twice and nothing is overwritten: look at each in ConnectWise, then say what you found.
+            ConnectWise refused these, holds them otherwise than they were sent, or invoiced them at a moment that leaves their fate open. Look at each in ConnectWise and at its invoices, then say what you found. Until then its lines wait.
           </Help>
         </HStack>
       </Card.Header>

@@ -50,7 +50,7 @@ export function WhyDrawer(props: {
         <Stack gap={6}>
           <Summary line={line} decision={story.decision} />
           {line.held_reasons.length > 0 && <Reasons line={line} agreement={story.agreement} />}
-          {story.unsettled.length > 0 && <ToSettle additions={story.unsettled} />}
+          <ToSettle additions={story.unsettled} />
           <Values line={line} />
           {story.entries.length > 0 && <Entries entries={story.entries} />}
           {(story.connectwise.length > 0 || line.connectwise_addition_id !== null) && <InConnectWise story={story} />}
@@ -141,6 +141,7 @@ function Reasons({ line, agreement }: { line: Line; agreement: Story["agreement"
 /** The Additions that the line waits for, or that carry it, which a person must look at in ConnectWise. */
 function ToSettle({ additions }: { additions: Unsettled[] }) {
   const [settling, setSettling] = useState<Unsettled | null>(null);
+  if (additions.length === 0 && settling === null) return null;
   return (
     <Section title="To settle in ConnectWise">
       <Stack gap={2}>
