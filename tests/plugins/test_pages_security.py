@@ -403,12 +403,21 @@ def test_the_audit_trail_is_written_though_the_role_may_not(billing_db: str) -> 
             connection.execute("insert into audit.change (table_name, row_key, changed_by) values ('x', 'y', 'ben')")
 
 
-def test_only_views_and_triggers_of_the_audit_trail_have_more_rights_than_who_calls_them(
-    billing_db: str,
-) -> None:
+def test_what_has_more_rights_than_who_calls_it_is_named_and_closed_to_others(billing_db: str) -> None:
+    """Triggers of the audit trail, and what settles an Addition; the latter only for the pages' role."""
     with psycopg.connect(billing_db) as connection:
         found = connection.execute(
-            "select pronamespace::regnamespace::text, prorettype::regtype::text from pg_proc where prosecdef "
+            "select oid::regproc::text, prorettype::regtype::text, array_to_string(proconfig, ','), array("
+            "  select coalesce(nullif(grantee, 0)::regrole::text, 'everybody') from aclexplode(proacl)"
+            "  where grantee <> proowner"
+            ") from pg_proc where prosecdef "
             "and pronamespace::regnamespace::text not in ('pg_catalog', 'information_schema', 'reporting')"
         ).fetchall()
-    assert set(found) == {("audit", "trigger")}
+    assert {path for _, _, path, _ in found} == {"search_path=pg_catalog, pg_temp"}
+    settling = {
+        name: grantees for name, result, _, grantees in found if (name.split(".")[0], result) != ("audit", "trigger")
+    }
+    assert settling == {
+        name: ["billing_web"]
+        for name in ("delivery.retry_addition", "delivery.confirm_addition", "delivery.forget_new_agreement")
+    }
