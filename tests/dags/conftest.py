@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -79,7 +81,19 @@ def connections(billing_db: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def run_dag(dag_bag: Any, connections: dict[str, str]) -> Callable[..., DagRun]:
+def without_idle_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dag.test()` sleeps for a second whenever nothing can run, at each level to which a failure is passed on."""
+    sleep = time.sleep
+
+    def sleep_less(seconds: float) -> None:
+        is_idle = sys._getframe(1).f_globals["__name__"] == "airflow.sdk.definitions.dag"
+        sleep(0.01 if is_idle else seconds)
+
+    monkeypatch.setattr(time, "sleep", sleep_less)
+
+
+@pytest.fixture
+def run_dag(dag_bag: Any, connections: dict[str, str], without_idle_seconds: None) -> Callable[..., DagRun]:
     """Run a DAG to its end, as Airflow does it, and return its run; a failed task waits for no retry."""
     started = datetime(2026, 11, 21, tzinfo=UTC)
     number = 0

@@ -55,7 +55,7 @@ def staged(dsn: str) -> int:
     ids=["AppXite key", "ConnectWise key", "ConnectWise unreachable", "AppXite unreachable", "database password"],
 )
 def test_a_bad_connection_is_named_before_anything_happens(
-    ready: RunDag,
+    run_dag: RunDag,
     variable: str,
     changes: dict[str, Any],
     named: str,
@@ -66,7 +66,7 @@ def test_a_bad_connection_is_named_before_anything_happens(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv(variable, break_connection(connections, variable, **changes))
-    run = ready("sync_verified_invoices")
+    run = run_dag("sync_verified_invoices")
     assert run.state == "failed"
     assert states(run)["preflight"] == "failed"
     said = "".join(capfd.readouterr())

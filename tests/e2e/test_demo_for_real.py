@@ -108,11 +108,3 @@ def test_no_secret_is_left_behind(demo: Demo) -> None:
     ]
     assert found == []
     assert not any(secret in demo.output for secret in secrets)
-
-
-def test_the_demo_may_be_run_again_and_writes_nothing_more(demo: Demo, ports: dict[str, int]) -> None:
-    [(writes,)] = demo.query("billing", "select count(*) from delivery.attempt")
-    again = run_demo(demo.state, ports)
-    assert again.code == 0, again.output[-4000:]
-    assert "Difference 0.00: every cent of every accepted invoice is accounted for." in again.output
-    assert again.query("billing", "select count(*) from delivery.attempt") == [(writes,)]
