@@ -35,13 +35,7 @@ MakePipeline = Callable[[Prepared], Pipeline]
 
 def without_agreement(pipeline: Pipeline) -> None:
     """The company of one customer has no agreement at all."""
-    store = pipeline.sandbox.store
-    with store.transaction():
-        for record in list(store.records("agreement").values()):
-            if record["company"]["id"] == COMPANY:
-                for addition in list(store.additions(record["id"]).values()):
-                    store.delete("addition", addition)
-                store.delete("agreement", record)
+    pipeline.remove_agreements(COMPANY)
     pipeline.set(create_agreements="on")
 
 

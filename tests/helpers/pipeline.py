@@ -194,6 +194,16 @@ class Pipeline:
         assert len(found) == 1, found
         return found[0]
 
+    def remove_agreements(self, company_id: int) -> None:
+        """The company has no agreement in ConnectWise any more."""
+        store = self.sandbox.store
+        with store.transaction():
+            for record in list(store.records("agreement").values()):
+                if record["company"]["id"] == company_id:
+                    for addition in list(store.additions(record["id"]).values()):
+                        store.delete("addition", addition)
+                    store.delete("agreement", record)
+
     @contextmanager
     def on_request(self, method: str, path: str, act: Callable[[Request], None]) -> Iterator[None]:
         """Do something at the moment in which a request comes in, before the sandbox looks at it."""

@@ -263,19 +263,9 @@ def test_the_web_role_settles_by_the_functions_alone(pipeline: Pipeline) -> None
 BARE, COMPANY = 3, 204  # a customer, and its company
 
 
-def without_agreement(pipeline: Pipeline) -> None:
-    store = pipeline.sandbox.store
-    with store.transaction():
-        for record in list(store.records("agreement").values()):
-            if record["company"]["id"] == COMPANY:
-                for addition in list(store.additions(record["id"]).values()):
-                    store.delete("addition", addition)
-                store.delete("agreement", record)
-    pipeline.set(create_agreements="on", automated_daily_sync="off")
-
-
 def test_an_agreement_is_refused_for_good_and_allowed_again(pipeline: Pipeline, pages: Pages) -> None:
-    without_agreement(pipeline)
+    pipeline.remove_agreements(COMPANY)
+    pipeline.set(create_agreements="on", automated_daily_sync="off")
     pipeline.bill(OCT, recurring("b", OCT, 2), customer=BARE)
     run_id, plan_id = pipeline.plan_night(OCT)
     pipeline.finish(run_id)

@@ -1,17 +1,17 @@
 // Whether plans may create an agreement for a company: a person refuses it, or takes a refusal back.
-import { Field, Stack, Text, Textarea } from "@chakra-ui/react";
+import { Text } from "@chakra-ui/react";
 import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { send } from "../lib/api";
 import { ConfirmDialog } from "./Dialog";
 import { GuardedButton } from "./GuardedButton";
+import { ReasonDialog } from "./ReasonDialog";
 import { toast } from "./Toaster";
 
 /** refusal: what keeps plans from it now; null: nothing, so it can be refused. */
 export function RefuseAgreement({ companyId, companyName, refusal }: { companyId: number; companyName: string; refusal: string | null }) {
   // As it was when the dialog was opened: it must not turn into its opposite while it is read.
   const [asked, setAsked] = useState<{ refusal: string | null } | null>(null);
-  const [reason, setReason] = useState("");
   const client = useQueryClient();
   const ask = async (path: string, more: object, done: string, next: string) => {
     try {
@@ -27,25 +27,16 @@ export function RefuseAgreement({ companyId, companyName, refusal }: { companyId
         {refusal === null ? "Refuse for good …" : "Allow it again …"}
       </GuardedButton>
       {asked?.refusal === null && (
-        <ConfirmDialog
+        <ReasonDialog
           title={`No agreement for ${companyName}?`}
           confirm="Refuse it"
           isDanger
-          isDisabled={reason.trim() === ""}
+          help="It stands at the held lines and in the audit trail."
           onClose={() => setAsked(null)}
-          onConfirm={() => ask("agreements/refuse", { reason: reason.trim() }, "No agreement is created", "It counts at once, for approved plans, too.")}
+          onConfirm={(reason) => ask("agreements/refuse", { reason }, "No agreement is created", "It counts at once, for approved plans, too.")}
         >
-          <Stack gap={3}>
-            <Text>No plan creates an agreement for this company. Its lines are held until you choose or make one, or exclude them.</Text>
-            <Field.Root required>
-              <Field.Label>
-                Reason <Field.RequiredIndicator />
-              </Field.Label>
-              <Textarea value={reason} maxLength={1000} rows={3} onChange={(event) => setReason(event.target.value)} />
-              <Field.HelperText>It stands at the held lines and in the audit trail.</Field.HelperText>
-            </Field.Root>
-          </Stack>
-        </ConfirmDialog>
+          No plan creates an agreement for this company. Its lines are held until you choose or make one, or exclude them.
+        </ReasonDialog>
       )}
       {asked !== null && asked.refusal !== null && (
         <ConfirmDialog

@@ -6,6 +6,7 @@ import { Empty } from "../components/Empty";
 import { type Edit, Grid, type GridHandle, type GridQuery } from "../components/Grid";
 import { GuardedButton } from "../components/GuardedButton";
 import { Page } from "../components/Page";
+import { ReasonDialog } from "../components/ReasonDialog";
 import { RunProgress } from "../components/RunProgress";
 import { toastReleased } from "../components/released";
 import { toast, toastError } from "../components/Toaster";
@@ -22,7 +23,6 @@ import { type LineFilter, narrowing, readFilter, toggle, writeFilter } from "./i
 import { COLUMNS, exportColumns, FIELD_OF_COLUMN, type Line, type LineChange, lineId, TypedWrong, valueToSend } from "./invoices/line";
 import { LoadInvoices, PausedDag, SYNC_DAG } from "./invoices/LoadInvoices";
 import "./invoices/invoices.css";
-import { ReasonDialog } from "./invoices/ReasonDialog";
 import { Tiles } from "./invoices/Tiles";
 import { WhyDrawer } from "./invoices/WhyDrawer";
 
@@ -291,6 +291,8 @@ export default function Invoices() {
       {excluding && (
         <ReasonDialog
           title="Exclude this line"
+          confirm="Exclude"
+          help="It stands on the line and in the audit trail."
           onClose={() => setExcluding(null)}
           onConfirm={(reason) => changeLine(excluding, { is_excluded: true, reason })}
         >

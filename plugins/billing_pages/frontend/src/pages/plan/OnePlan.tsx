@@ -1,4 +1,4 @@
-import { Alert, Box, Button, Card, Field, Heading, HStack, Menu, Portal, Stack, Tabs, Text, Textarea } from "@chakra-ui/react";
+import { Alert, Box, Button, Card, Heading, HStack, Menu, Portal, Stack, Tabs, Text } from "@chakra-ui/react";
 import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { ConfirmDialog } from "../../components/Dialog";
@@ -6,6 +6,7 @@ import { Empty } from "../../components/Empty";
 import { ErrorBox } from "../../components/ErrorBox";
 import { GuardedButton } from "../../components/GuardedButton";
 import { Loading } from "../../components/Loading";
+import { ReasonDialog } from "../../components/ReasonDialog";
 import { Page } from "../../components/Page";
 import { TextLink } from "../../components/TextLink";
 import { toast } from "../../components/Toaster";
@@ -296,20 +297,11 @@ function LeftOutNote({ leftOut, onClear }: { leftOut: LeftOut; onClear: () => vo
 }
 
 function RejectDialog({ planId, onClose }: { planId: number; onClose: () => void }) {
-  const [reason, setReason] = useState("");
   const reject = useReject(planId);
   return (
-    <ConfirmDialog title={`Reject plan ${planId}`} confirm="Reject" isDanger isDisabled={reason.trim() === ""} onConfirm={() => reject.mutateAsync(reason.trim())} onClose={onClose}>
-      <Stack gap="4">
-        <Text>Nothing of it is written to ConnectWise. Its lines stay ready, and the next run plans them again.</Text>
-        <Field.Root required>
-          <Field.Label>
-            Reason <Field.RequiredIndicator />
-          </Field.Label>
-          <Textarea value={reason} onChange={(event) => setReason(event.target.value)} maxLength={1000} rows={2} />
-        </Field.Root>
-      </Stack>
-    </ConfirmDialog>
+    <ReasonDialog title={`Reject plan ${planId}`} confirm="Reject" isDanger onConfirm={(reason) => reject.mutateAsync(reason)} onClose={onClose}>
+      Nothing of it is written to ConnectWise. Its lines stay ready, and the next run plans them again.
+    </ReasonDialog>
   );
 }
 
